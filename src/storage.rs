@@ -1,0 +1,127 @@
+//! Where a repository's objects live: a small trait, and its implementations.
+//!
+//! An object is a named, immutable sequence of bytes. The trait says nothing of what the bytes mean. Its contract is
+//! written at each method and checked by one conformance suite that every implementation passes.
+
+pub mod conformance;
+pub mod faults;
+pub mod lagging;
+pub mod local;
+pub mod memory;
+pub mod recorder;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The name of an object: one or more segments of `[a-z0-9.-]`, joined by `/`, at most 200 bytes.
+///
+/// A name can never leave the repository: no segment is empty, `.` or `..`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// Longest name in bytes.
+    pub const MAX: usize = 200;
+
+    /// Checks `text` against the grammar; `None` if it breaks it.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let segment_ok = |segment: &str| {
+            !segment.is_empty()
+                && segment.bytes().any(|b| b != b'.')
+                && segment.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
+        };
+        (text.len() <= Self::MAX && text.split('/').all(segment_ok)).then(|| Self(text.into()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &self.0)
+    }
+}
+
+/// One listed object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// Its full name.
+    pub name: Name,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+/// How long after its puts a writer must wait before its lists surely show what others put before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settle {
+    /// A list shows every put that was acknowledged before it began, once this much time has passed since the put.
+    After(Duration),
+    /// Nobody knows. Deleting packs is refused on such a storage.
+    Unknown,
+}
+
+/// A place for objects.
+///
+/// All methods may be called from many threads at once. Errors are plain [`io::Error`]s: `NotFound` for an object or
+/// prefix that is not there, `StorageFull` where space ran out, `ReadOnlyFilesystem` or `PermissionDenied` where nothing may be
+/// written, `UnexpectedEof` for a range beyond an object's end; anything else is the medium's own error.
+pub trait Storage: Send + Sync + fmt::Debug {
+    /// Reads a whole object.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidData` if it is longer than `limit` bytes, before anything of that size is allocated.
+    fn read(&self, name: &Name, limit: u64) -> io::Result<Vec<u8>>;
+
+    /// Fills `buf` from byte `offset` of an object. There are no short reads: either all of `buf` is filled, or an
+    /// error is returned and the contents of `buf` are unspecified.
+    ///
+    /// # Errors
+    /// `NotFound`; `UnexpectedEof` if the object ends before `offset + buf.len()`.
+    fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// The length of an object in bytes.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    fn len(&self, name: &Name) -> io::Result<u64>;
+
+    /// Publishes an object, given as parts to be joined. Atomic: no reader ever sees a part of it. Durable: when this
+    /// returns, the object survives a power loss. An object of that name is replaced, as atomically. After an error the name is either as it
+    /// was before or holds the new object whole.
+    ///
+    /// # Errors
+    /// `StorageFull`, `ReadOnlyFilesystem`, `PermissionDenied`, or the medium's.
+    fn put(&self, name: &Name, parts: &[&[u8]]) -> io::Result<()>;
+
+    /// Lists all objects whose names begin with `prefix` followed by `/`, at any depth, sorted by name. A prefix without
+    /// objects gives an empty list. Objects put or deleted while the list runs may be in it or not; all others are, once settled.
+    ///
+    /// # Errors
+    /// The medium's. A list is never silently partial.
+    fn list(&self, prefix: &str) -> io::Result<Vec<Listed>>;
+
+    /// Deletes an object, durably.
+    ///
+    /// # Errors
+    /// `NotFound` if it is not there (which after a retry can mean that the first try worked).
+    fn delete(&self, name: &Name) -> io::Result<()>;
+
+    /// See [`Settle`]. Zero for storage whose lists are exact.
+    fn settle(&self) -> Settle;
+
+    /// What to call this storage in messages.
+    fn describe(&self) -> String;
+}
