@@ -1,0 +1,121 @@
+//! Directories below one root, reached without following links.
+//!
+//! Invariants: a path is walked one component at a time, so a symbolic link anywhere below the root is an error, and
+//! nothing outside the root is ever reached. The root itself is held open: moving it or mounting something over it
+//! does not change what a running process sees. Only [`Tree::make`] and [`make_root`] write. Nothing here removes
+//! anything.
+
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::collections::HashSet;
+use std::fs::DirBuilder;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+/// Only the owner enters: names and lengths are not for everybody.
+const DIR_MODE: Mode = Mode::RWXU;
+
+const OPEN_ROOT: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
+const OPEN_DIR: OFlags = OPEN_ROOT.union(OFlags::NOFOLLOW);
+
+/// Reaches the directories below a root.
+#[derive(Debug)]
+pub(super) struct Tree {
+    root: OwnedFd,
+    /// Directories whose entry in their parent this object has synced.
+    durable: Mutex<HashSet<String>>,
+}
+
+impl Tree {
+    /// Opens the root, which alone may be reached through links.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { root: rustix::fs::open(path, OPEN_ROOT, Mode::empty())?, durable: Mutex::default() })
+    }
+
+    /// Reads the names in the root; see [`entries`].
+    pub(super) fn root_entries(&self) -> io::Result<impl Iterator<Item = io::Result<String>>> {
+        entries(&self.root)
+    }
+
+    /// Opens a directory below the root for reading. `NotFound` also where a component is a file, since no object is
+    /// under it.
+    pub(super) fn find(&self, path: &str) -> io::Result<OwnedFd> {
+        let mut dir = self.root.try_clone()?;
+        for segment in segments(path) {
+            dir = match rustix::fs::openat(&dir, segment, OPEN_DIR, Mode::empty()) {
+                Err(Errno::NOTDIR) if is_file(&dir, segment) => return Err(ErrorKind::NotFound.into()),
+                found => found?,
+            };
+        }
+        Ok(dir)
+    }
+
+    /// Opens a directory below the root for writing into it; makes and syncs what is missing on the way.
+    ///
+    /// A directory that another thread or process made counts as missing until this object has synced its entry once:
+    /// its maker may not have come to that yet.
+    pub(super) fn make(&self, path: &str) -> io::Result<OwnedFd> {
+        let mut dir = self.root.try_clone()?;
+        let mut walked = String::new();
+        for segment in segments(path) {
+            walked.extend(["/", segment]);
+            let next = open_or_make_dir(&dir, segment)?;
+            if !self.durable.lock().contains(&walked) {
+                sync(&dir)?;
+                self.durable.lock().insert(walked.clone());
+            }
+            dir = next;
+        }
+        Ok(dir)
+    }
+}
+
+/// Makes a root directory, durably. Its parent must exist.
+pub(super) fn make_root(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(DIR_MODE.bits()).create(path)?;
+    let path = path.canonicalize()?;
+    sync(&rustix::fs::open(path.parent().unwrap_or(&path), OPEN_ROOT, Mode::empty())?)
+}
+
+/// The components of a path below the root; none for the empty path.
+pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|segment| !segment.is_empty())
+}
+
+/// Reads the names in a directory; those that are not UTF-8 come out mangled, and so break the grammar of
+/// [`Name`](crate::storage::Name).
+pub(super) fn entries(dir: &OwnedFd) -> io::Result<impl Iterator<Item = io::Result<String>>> {
+    let names = Dir::read_from(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    Ok(names.filter(|name| !matches!(name.as_deref(), Ok("." | ".."))))
+}
+
+fn open_or_make_dir(parent: &OwnedFd, segment: &str) -> io::Result<OwnedFd> {
+    match rustix::fs::openat(parent, segment, OPEN_DIR, Mode::empty()) {
+        Err(Errno::NOENT) => {}
+        found => return Ok(found?),
+    }
+    match rustix::fs::mkdirat(parent, segment, DIR_MODE) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(rustix::fs::openat(parent, segment, OPEN_DIR, Mode::empty())?)
+}
+
+/// Makes the entries of a directory durable.
+///
+/// `EINVAL` is how file systems that cannot sync a directory (some network ones) say so; nothing more can be done
+/// there.
+pub(super) fn sync(dir: &OwnedFd) -> io::Result<()> {
+    match rustix::fs::fsync(dir) {
+        Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
+        synced => Ok(synced?),
+    }
+}
+
+fn is_file(dir: &OwnedFd, segment: &str) -> bool {
+    rustix::fs::statat(dir, segment, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}
