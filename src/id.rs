@@ -86,6 +86,10 @@ macro_rules! id_type {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 use serde::de::Error;
+                if deserializer.is_human_readable() {
+                    let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                    return text.parse().map_err(D::Error::custom);
+                }
                 let bytes = <serde_bytes::ByteArray<$len>>::deserialize(deserializer)
                     .map_err(|_| D::Error::custom(concat!("not the bytes of a ", stringify!($name))))?;
                 Ok(Self(bytes.into_array()))

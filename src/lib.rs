@@ -5,5 +5,8 @@
 //! disks; [`repository`] knows stored objects; [`format`], [`codec`] and [`storage`] know bytes. Imports point down only.
 //! The library never prints: it returns errors and reports through [`log`].
 
+pub mod codec;
+pub mod extent;
+pub mod format;
 pub mod id;
 pub mod storage;

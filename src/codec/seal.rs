@@ -1,0 +1,132 @@
+//! AES-256-GCM-SIV (RFC 8452): nonce, ciphertext and tag in one buffer.
+//!
+//! Nonces are random; the cipher keeps its secrecy even where one repeats. The associated data says what the bytes are, so that no sealed
+//! object passes for another.
+
+use aes_gcm_siv::aead::{AeadInOut, KeyInit};
+use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
+
+use super::CodecError;
+use super::compress::{Compression, PACK_OVERHEAD, pack_into, unpack};
+
+/// Bytes of the nonce that stand first.
+const NONCE: usize = 12;
+/// Bytes of the tag that stand last.
+const TAG: usize = 16;
+/// What sealing adds to a plaintext, in bytes.
+pub const SEAL_OVERHEAD: usize = NONCE + TAG;
+/// What packing and sealing add at most, in bytes.
+pub const BLOB_OVERHEAD: usize = SEAL_OVERHEAD + PACK_OVERHEAD;
+
+/// One sealing key, its round keys expanded once.
+#[derive(Clone)]
+pub struct SealKey(Aes256GcmSiv);
+
+impl std::fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SealKey(..)")
+    }
+}
+
+impl SealKey {
+    /// Expands a 32-byte key.
+    #[must_use]
+    pub fn new(key: &[u8; 32]) -> Self {
+        Self(Aes256GcmSiv::new(key.into()))
+    }
+
+    /// Seals `plain` as it is.
+    #[must_use]
+    pub fn seal(&self, aad: &[u8], plain: &[u8]) -> Vec<u8> {
+        let mut buffer = Vec::with_capacity(plain.len() + SEAL_OVERHEAD);
+        buffer.resize(NONCE, 0);
+        buffer.extend_from_slice(plain);
+        self.seal_buffer(aad, buffer)
+    }
+
+    /// Compresses, then seals.
+    #[must_use]
+    pub fn seal_packed(&self, aad: &[u8], plain: &[u8], compression: Compression) -> Vec<u8> {
+        let mut buffer = Vec::with_capacity(plain.len() + plain.len() / 128 + 128);
+        buffer.resize(NONCE, 0);
+        pack_into(&mut buffer, plain, compression);
+        self.seal_buffer(aad, buffer)
+    }
+
+    /// Seals what stands behind the first [`NONCE`] bytes of `buffer`, in place.
+    fn seal_buffer(&self, aad: &[u8], mut buffer: Vec<u8>) -> Vec<u8> {
+        let mut nonce = Nonce::default();
+        getrandom::fill(&mut nonce).expect("the system's random source works");
+        buffer[..NONCE].copy_from_slice(&nonce);
+        let tag = self
+            .0
+            .encrypt_inout_detached(&nonce, aad, (&mut buffer[NONCE..]).into())
+            .expect("plaintexts are far below the cipher's limit of 64 GiB");
+        buffer.extend_from_slice(&tag);
+        buffer
+    }
+
+    /// Opens what [`Self::seal`] made.
+    ///
+    /// # Errors
+    /// [`CodecError::TooShort`], [`CodecError::Unverified`].
+    pub fn open(&self, aad: &[u8], mut sealed: Vec<u8>) -> Result<Vec<u8>, CodecError> {
+        let plain_len = self.open_in_place(aad, &mut sealed)?.len();
+        sealed.truncate(NONCE + plain_len);
+        sealed.drain(..NONCE);
+        Ok(sealed)
+    }
+
+    /// Opens and decompresses what [`Self::seal_packed`] made; the plain bytes are at most `limit`. `sealed` is
+    /// overwritten.
+    ///
+    /// # Errors
+    /// Any [`CodecError`] but a missing key.
+    pub fn open_packed(&self, aad: &[u8], sealed: &mut [u8], limit: usize) -> Result<Vec<u8>, CodecError> {
+        unpack(self.open_in_place(aad, sealed)?, limit)
+    }
+
+    fn open_in_place<'a>(&self, aad: &[u8], sealed: &'a mut [u8]) -> Result<&'a [u8], CodecError> {
+        let Some(plain_len) = sealed.len().checked_sub(SEAL_OVERHEAD) else {
+            return Err(CodecError::TooShort { len: sealed.len() });
+        };
+        let (nonce, rest) = sealed.split_at_mut(NONCE);
+        let (text, tag) = rest.split_at_mut(plain_len);
+        let nonce = Nonce::try_from(&nonce[..]).map_err(|_| CodecError::Unverified)?;
+        let tag = Tag::try_from(&tag[..]).map_err(|_| CodecError::Unverified)?;
+        self.0
+            .decrypt_inout_detached(&nonce, aad, (&mut *text).into(), &tag)
+            .map_err(|_| CodecError::Unverified)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opens_only_untouched_bytes_with_the_same_aad_and_key() {
+        let key = SealKey::new(&[1; 32]);
+        let sealed = key.seal(b"aad", b"attack at dawn");
+        assert_eq!(sealed.len(), 14 + SEAL_OVERHEAD);
+        assert_eq!(key.open(b"aad", sealed.clone()).unwrap(), b"attack at dawn");
+        assert_eq!(key.open(b"aae", sealed.clone()), Err(CodecError::Unverified));
+        assert_eq!(SealKey::new(&[2; 32]).open(b"aad", sealed.clone()), Err(CodecError::Unverified));
+        for i in 0..sealed.len() {
+            let mut bad = sealed.clone();
+            bad[i] ^= 1;
+            assert_eq!(key.open(b"aad", bad), Err(CodecError::Unverified), "byte {i}");
+        }
+        assert_eq!(key.open(b"", vec![0; 27]), Err(CodecError::TooShort { len: 27 }));
+    }
+
+    #[test]
+    fn packed_round_trip() {
+        let key = SealKey::new(&[3; 32]);
+        let plain = vec![5; 70_000];
+        let mut sealed = key.seal_packed(b"id", &plain, Compression::default());
+        assert!(sealed.len() < 1000);
+        assert_eq!(key.open_packed(b"id", &mut sealed, plain.len()).unwrap(), plain);
+    }
+}
