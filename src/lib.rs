@@ -9,4 +9,5 @@ pub mod codec;
 pub mod extent;
 pub mod format;
 pub mod id;
+pub mod repository;
 pub mod storage;

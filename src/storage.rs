@@ -17,7 +17,8 @@ use std::time::Duration;
 
 /// The name of an object: one or more segments of `[a-z0-9.-]`, joined by `/`, at most 200 bytes.
 ///
-/// A name can never leave the repository: no segment is empty, `.` or `..`.
+/// A name can never leave the repository: no segment is empty or begins with a dot, which also keeps what file managers and
+/// NFS leave behind out of lists. Nothing is published beneath `tmp/`, and no name is both an object and a prefix of others.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
@@ -30,7 +31,7 @@ impl Name {
     pub fn new(text: &str) -> Option<Self> {
         let segment_ok = |segment: &str| {
             !segment.is_empty()
-                && segment.bytes().any(|b| b != b'.')
+                && !segment.starts_with('.')
                 && segment.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
         };
         (text.len() <= Self::MAX && text.split('/').all(segment_ok)).then(|| Self(text.into()))
@@ -75,8 +76,9 @@ pub enum Settle {
 
 /// A place for objects.
 ///
-/// All methods may be called from many threads at once. Errors are plain [`io::Error`]s: `NotFound` for an object or
-/// prefix that is not there, `StorageFull` where space ran out, `ReadOnlyFilesystem` or `PermissionDenied` where nothing may be
+/// All methods may be called from many threads at once. Reads see every put and delete as soon as it was acknowledged; only lists may
+/// lag. Errors are plain [`io::Error`]s: `NotFound` for an object
+/// that is not there, `StorageFull` or `QuotaExceeded` where space ran out, `ReadOnlyFilesystem` or `PermissionDenied` where nothing may be
 /// written, `UnexpectedEof` for a range beyond an object's end; anything else is the medium's own error.
 pub trait Storage: Send + Sync + fmt::Debug {
     /// Reads a whole object.
@@ -124,4 +126,38 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// What to call this storage in messages.
     fn describe(&self) -> String;
+}
+
+impl<S: Storage + ?Sized> Storage for Arc<S> {
+    fn read(&self, name: &Name, limit: u64) -> io::Result<Vec<u8>> {
+        (**self).read(name, limit)
+    }
+
+    fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        (**self).read_range(name, offset, buf)
+    }
+
+    fn len(&self, name: &Name) -> io::Result<u64> {
+        (**self).len(name)
+    }
+
+    fn put(&self, name: &Name, parts: &[&[u8]]) -> io::Result<()> {
+        (**self).put(name, parts)
+    }
+
+    fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
+        (**self).list(prefix)
+    }
+
+    fn delete(&self, name: &Name) -> io::Result<()> {
+        (**self).delete(name)
+    }
+
+    fn settle(&self) -> Settle {
+        (**self).settle()
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
 }

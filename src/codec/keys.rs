@@ -277,7 +277,7 @@ mod tests {
             ring.blob_id(BlobKind::Chunk, b"copal").unwrap().to_string(),
             "4759522fbb6aa0a29d4ce00386bdc44c6348c705f4632f4d24f902696cfd556d"
         );
-        assert_eq!(ring.gear().unwrap()[..2], [0, 0]);
+        assert_eq!(ring.gear().unwrap()[..2], [17_963_011_493_380_834_686, 9_170_257_997_167_195_164]);
     }
 
     #[test]

@@ -1,0 +1,305 @@
+//! Which archives there are: the listing of records and states, with the catalogue as a cache of what they say.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::error::{Error, Result};
+use super::objects::Objects;
+use crate::format::catalogue::{CatalogueEntry, CatalogueSegment, KnownState, SegmentName};
+use crate::format::envelope::ObjectKind;
+use crate::format::limits::MAX_CATALOGUE_ENTRIES;
+use crate::format::name::ArchiveName;
+use crate::format::record::ArchiveRecord;
+use crate::format::state::{ArchiveState, StateName, winners};
+use crate::id::{ArchiveId, Nonce16, SessionId};
+
+/// A create absorbs older catalogue segments while its own stays within this many bytes.
+const MAX_ABSORBED_BYTES: u64 = 8 << 20;
+
+/// An archive as it stands now, states applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archive {
+    /// What its record says, in short.
+    pub entry: CatalogueEntry,
+    /// Its name now.
+    pub name: ArchiveName,
+    /// Its tags now.
+    pub tags: Vec<ArchiveName>,
+    /// Its comment now.
+    pub comment: String,
+    /// Whether its create or undelete has not ended, or died.
+    pub unconfirmed: bool,
+}
+
+impl Archive {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> ArchiveId {
+        self.entry.id
+    }
+
+    /// The moment it stands for, in ns since 1970, UTC.
+    #[must_use]
+    pub fn time(&self) -> i64 {
+        self.entry.time
+    }
+
+    /// The size of all members in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.entry.members.iter().map(|member| member.size).sum()
+    }
+
+    /// Bytes not in holes, of all members.
+    #[must_use]
+    pub fn data(&self) -> u64 {
+        self.entry.members.iter().map(|member| member.data).sum()
+    }
+}
+
+/// Where a record is stored.
+#[must_use]
+pub fn record_name(id: ArchiveId) -> String {
+    format!("archives/{id}")
+}
+
+/// Reads an archive's record.
+///
+/// # Errors
+/// [`Error::Storage`], [`Error::Damaged`], [`Error::Format`].
+pub fn read_record(objects: &Objects, id: ArchiveId) -> Result<ArchiveRecord> {
+    let plain = objects.get(ObjectKind::Record, &record_name(id))?;
+    Ok(ArchiveRecord::from_bytes(&plain)?)
+}
+
+/// All archives that are neither deleted nor withdrawn, oldest first. An archive whose record is damaged is logged and left out.
+///
+/// # Errors
+/// [`Error::Storage`] if something cannot be listed.
+pub fn list_archives(objects: &Objects) -> Result<Vec<Archive>> {
+    let loaded = load(objects)?;
+    let sessions: HashSet<SessionId> = objects.list_ids("sessions")?.into_iter().collect();
+    let mut archives: Vec<Archive> =
+        loaded.entries.into_values().filter_map(|entry| apply_states(entry, &sessions)).collect();
+    archives.sort_by_key(|archive| (archive.time(), archive.entry.finished, archive.id()));
+    Ok(archives)
+}
+
+/// What is listed and what the catalogue says of it.
+struct Loaded {
+    entries: BTreeMap<ArchiveId, CatalogueEntry>,
+    /// Segments that were opened, with their number of entries and stored length.
+    segments: Vec<(SegmentName, usize, u64)>,
+    /// All listed segments.
+    listed: Vec<SegmentName>,
+}
+
+fn load(objects: &Objects) -> Result<Loaded> {
+    let ids: HashSet<ArchiveId> = objects.list_ids("archives")?.into_iter().collect();
+    let mut by_archive: HashMap<ArchiveId, Vec<StateName>> = HashMap::new();
+    for listed in objects.list("states")? {
+        if let Some(state) = StateName::parse(listed.name.as_str()) {
+            by_archive.entry(state.archive).or_default().push(state);
+        }
+    }
+    let (mut entries, segments, listed) = read_catalogue(objects)?;
+    entries.retain(|id, _| ids.contains(id));
+    for id in ids {
+        if !entries.contains_key(&id) {
+            match read_record(objects, id) {
+                Ok(record) => {
+                    entries.insert(id, CatalogueEntry::of(id, &record));
+                }
+                // Deleted since it was listed.
+                Err(error) if error.is_missing() => {}
+                Err(error) => log::error!("archive {id} cannot be shown: {}", chain(&error)),
+            }
+        }
+    }
+    for (id, entry) in &mut entries {
+        let winning = winners(by_archive.remove(id).unwrap_or_default());
+        refresh_states(objects, entry, &winning);
+    }
+    Ok(Loaded { entries, segments, listed })
+}
+
+type Catalogue = (BTreeMap<ArchiveId, CatalogueEntry>, Vec<(SegmentName, usize, u64)>, Vec<SegmentName>);
+
+/// Opens the segments that no other one supersedes, newest first. One that cannot be read costs only time.
+fn read_catalogue(objects: &Objects) -> Result<Catalogue> {
+    let mut listed: Vec<(SegmentName, u64)> = objects
+        .list("catalogue")?
+        .iter()
+        .filter_map(|listed| Some((SegmentName::parse(listed.name.as_str())?, listed.len)))
+        .collect();
+    listed.sort_by_key(|(name, _)| std::cmp::Reverse(*name));
+    let mut entries: BTreeMap<ArchiveId, CatalogueEntry> = BTreeMap::new();
+    let mut opened = Vec::new();
+    let mut superseded = HashSet::new();
+    for (name, len) in &listed {
+        if superseded.contains(&name.suffix()) {
+            continue;
+        }
+        let plain = objects.get(ObjectKind::Catalogue, &name.to_string());
+        match plain.and_then(|plain| Ok(CatalogueSegment::from_bytes(&plain)?)) {
+            Ok(segment) => {
+                superseded.extend(segment.supersedes);
+                opened.push((*name, segment.archives.len(), *len));
+                for entry in segment.archives {
+                    merge_entry(&mut entries, entry);
+                }
+            }
+            Err(error) => log::warn!("{}; its archives are read one by one", chain(&error)),
+        }
+    }
+    Ok((entries, opened, listed.into_iter().map(|(name, _)| name).collect()))
+}
+
+fn merge_entry(entries: &mut BTreeMap<ArchiveId, CatalogueEntry>, entry: CatalogueEntry) {
+    match entries.entry(entry.id) {
+        std::collections::btree_map::Entry::Vacant(vacant) => {
+            vacant.insert(entry);
+        }
+        std::collections::btree_map::Entry::Occupied(mut occupied) => {
+            occupied.get_mut().states.extend(entry.states);
+        }
+    }
+}
+
+/// Leaves just the winning states, opening those that the catalogue does not have.
+fn refresh_states(objects: &Objects, entry: &mut CatalogueEntry, winning: &[StateName]) {
+    let known = std::mem::take(&mut entry.states);
+    for winner in winning {
+        let name = winner.to_string();
+        let state = known.iter().find(|known| known.name == name).map(|known| known.state.clone());
+        let state = state.map_or_else(|| read_state(objects, winner), Ok);
+        match state {
+            Ok(state) => entry.states.push(KnownState { name, state }),
+            Err(error) => log::error!("{name} cannot be applied: {}", chain(&error)),
+        }
+    }
+}
+
+fn read_state(objects: &Objects, name: &StateName) -> Result<ArchiveState> {
+    let plain = objects.get(ObjectKind::State, &name.to_string())?;
+    Ok(ArchiveState::from_bytes(name, &plain)?)
+}
+
+/// `None` for archives that are deleted or withdrawn.
+fn apply_states(entry: CatalogueEntry, sessions: &HashSet<SessionId>) -> Option<Archive> {
+    let mut archive = Archive {
+        name: entry.name.clone(),
+        tags: entry.tags.clone(),
+        comment: entry.comment.clone(),
+        unconfirmed: sessions.contains(&entry.session),
+        entry,
+    };
+    for KnownState { name, state } in &archive.entry.states {
+        let withdrawn = StateName::parse(name)?.kind == crate::format::state::ChangeKind::Withdrawn;
+        if withdrawn || state.deleted == Some(true) {
+            return None;
+        }
+        archive.unconfirmed |= sessions.contains(&state.session);
+        if let Some(name) = &state.name {
+            archive.name = name.clone();
+        }
+        if let Some(tags) = &state.tags {
+            archive.tags.clone_from(tags);
+        }
+        if let Some(comment) = &state.comment {
+            archive.comment.clone_from(comment);
+        }
+    }
+    Some(archive)
+}
+
+/// Publishes a catalogue segment that describes every archive not yet described, absorbing small older segments, which are then
+/// deleted. Only a cache: the caller may ignore an error.
+///
+/// # Errors
+/// [`Error::Storage`].
+pub fn refresh_catalogue(objects: &Objects) -> Result<()> {
+    let Loaded { mut entries, segments, listed } = load(objects)?;
+    let mut absorbed = HashSet::new();
+    let mut bytes = 0;
+    let mut kept_entries = 0;
+    for (name, count, len) in &segments {
+        bytes += len;
+        if *count < MAX_CATALOGUE_ENTRIES && bytes <= MAX_ABSORBED_BYTES {
+            absorbed.insert(name.suffix());
+        } else {
+            kept_entries += count;
+        }
+    }
+    if kept_entries > 0 {
+        for (name, _, _) in segments.iter().filter(|(name, _, _)| !absorbed.contains(&name.suffix())) {
+            let plain = objects.get(ObjectKind::Catalogue, &name.to_string())?;
+            for kept in CatalogueSegment::from_bytes(&plain)?.archives {
+                if entries.get(&kept.id).is_some_and(|entry| entry.states == kept.states) {
+                    entries.remove(&kept.id);
+                }
+            }
+        }
+    }
+    // What was superseded before and is still listed stays superseded.
+    let opened: HashSet<String> = segments.iter().map(|(name, _, _)| name.suffix()).collect();
+    let old = listed.iter().map(SegmentName::suffix).filter(|suffix| !opened.contains(suffix));
+    let supersedes: Vec<String> = old.chain(absorbed).collect();
+
+    let entries: Vec<CatalogueEntry> = entries.into_values().collect();
+    let mut counter = listed.iter().map(|name| name.counter).max().unwrap_or(0);
+    let mut parts = entries.chunks(MAX_CATALOGUE_ENTRIES).peekable();
+    while let Some(part) = parts.next() {
+        counter = counter.saturating_add(1);
+        // Only the last part may supersede: before it, not all entries are durable.
+        let supersedes = if parts.peek().is_none() { supersedes.clone() } else { Vec::new() };
+        let segment = CatalogueSegment { supersedes, archives: part.to_vec() };
+        let name = SegmentName { counter, nonce: Nonce16::random() };
+        objects.put(ObjectKind::Catalogue, &name.to_string(), &segment.to_bytes())?;
+    }
+    if !entries.is_empty() {
+        for suffix in &supersedes {
+            objects.delete(&format!("catalogue/{suffix}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// An error with its causes, on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+impl super::Repository {
+    /// See [`list_archives`].
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn archives(&self) -> Result<Vec<Archive>> {
+        list_archives(self.objects())
+    }
+
+    /// See [`read_record`].
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn record(&self, id: ArchiveId) -> Result<ArchiveRecord> {
+        read_record(self.objects(), id)
+    }
+}
+
+impl From<crate::format::envelope::EnvelopeError> for Error {
+    fn from(error: crate::format::envelope::EnvelopeError) -> Self {
+        match error {
+            crate::format::envelope::EnvelopeError::Format(error) => Self::Format(error),
+            crate::format::envelope::EnvelopeError::Codec(error) => Self::Codec(error),
+        }
+    }
+}

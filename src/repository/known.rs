@@ -1,0 +1,223 @@
+//! What this client remembers of repositories, so that one that was swapped, downgraded or rolled back is noticed.
+//!
+//! One small JSON file per repository and one per place, in the client's state directory. They hold no secret. Losing them loses
+//! only the memory; where they cannot be written, that is logged.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::archives::Archive;
+use super::reference::format_time;
+use crate::format::config::{ConfigHeader, EncryptionMode};
+use crate::id::{ArchiveId, RepositoryId};
+
+/// Longest memory file that is read, in bytes.
+const MAX_FILE: u64 = 16 << 20;
+
+/// Why a repository is not what this client knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Distrust {
+    /// Another repository stands in this place.
+    #[error("{place} held repository {known} and now holds {found}: it was replaced, or another disk is mounted there; if that is right, repeat with --trust-changed")]
+    Swapped {
+        /// The place.
+        place: String,
+        /// What it held.
+        known: RepositoryId,
+        /// What it holds.
+        found: RepositoryId,
+    },
+    /// It was encrypted.
+    #[error("repository {repository} was encrypted and now says it is not: somebody may have replaced it to see your data; do not back up to it; if that is right, repeat with --trust-changed")]
+    Downgraded {
+        /// The repository.
+        repository: RepositoryId,
+    },
+    /// A secret was given, but none is needed.
+    #[error("a passphrase or key file was given, but repository {repository} is not encrypted: somebody may have replaced it; if that is right, take the secret away")]
+    Unencrypted {
+        /// The repository.
+        repository: RepositoryId,
+    },
+    /// Archives that this client has seen are not there.
+    #[error("repository {repository} lacks archive {archive} ({name}, {time}), which this machine has seen, and has nothing newer of that name: it was rolled back, or the archive deleted elsewhere; if that is right, repeat with --trust-changed")]
+    RolledBack {
+        /// The repository.
+        repository: RepositoryId,
+        /// The missing archive.
+        archive: ArchiveId,
+        /// Its name.
+        name: String,
+        /// Its time.
+        time: String,
+    },
+    /// Its config is an older one.
+    #[error("repository {repository} shows generation {found} of its config, this machine has seen {known}: it was rolled back; if that is right, repeat with --trust-changed")]
+    OlderConfig {
+        /// The repository.
+        repository: RepositoryId,
+        /// What it shows.
+        found: u64,
+        /// What was seen.
+        known: u64,
+    },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Remembered {
+    encryption: EncryptionMode,
+    generation: u64,
+    /// Newest archive by name.
+    newest: BTreeMap<String, (ArchiveId, i64)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Place {
+    place: String,
+    repository: RepositoryId,
+}
+
+/// The memory, in one directory.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    directory: PathBuf,
+}
+
+impl Memory {
+    /// A memory in `directory`, which is made when first written.
+    #[must_use]
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    fn repository_file(&self, id: RepositoryId) -> PathBuf {
+        self.directory.join(format!("{id}.json"))
+    }
+
+    fn place_file(&self, place: &str) -> PathBuf {
+        self.directory.join(format!("place-{}.json", &blake3::hash(place.as_bytes()).to_hex()[..32]))
+    }
+
+    /// Judges what a config's plain part says, before any secret is asked for.
+    ///
+    /// # Errors
+    /// [`Distrust`].
+    pub fn check_header(&self, place: &str, header: &ConfigHeader, secret_given: bool) -> Result<(), Distrust> {
+        let repository = header.repository;
+        if let Some(known) = read::<Place>(&self.place_file(place))
+            && known.repository != repository
+        {
+            return Err(Distrust::Swapped { place: place.into(), known: known.repository, found: repository });
+        }
+        if header.encryption == EncryptionMode::None {
+            let known = read::<Remembered>(&self.repository_file(repository));
+            if known.is_some_and(|known| known.encryption != EncryptionMode::None) {
+                return Err(Distrust::Downgraded { repository });
+            }
+            if secret_given {
+                return Err(Distrust::Unencrypted { repository });
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges the archives of an opened repository. `archives` oldest first.
+    ///
+    /// # Errors
+    /// [`Distrust`].
+    pub fn check_archives(
+        &self,
+        repository: RepositoryId,
+        generation: u64,
+        archives: &[Archive],
+    ) -> Result<(), Distrust> {
+        let Some(known) = read::<Remembered>(&self.repository_file(repository)) else { return Ok(()) };
+        if generation < known.generation {
+            return Err(Distrust::OlderConfig { repository, found: generation, known: known.generation });
+        }
+        for (name, (archive, time)) in known.newest {
+            let newer = |found: &Archive| found.name.as_str() == name && found.time() > time;
+            if !archives.iter().any(|found| found.id() == archive || newer(found)) {
+                return Err(Distrust::RolledBack { repository, archive, name, time: format_time(time) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers what was seen; a failure is logged.
+    pub fn remember(&self, place: &str, header: &ConfigHeader, generation: u64, archives: &[Archive]) {
+        let newest = archives.iter().map(|archive| (archive.name.to_string(), (archive.id(), archive.time())));
+        let remembered = Remembered { encryption: header.encryption, generation, newest: newest.collect() };
+        let place_known = Place { place: place.into(), repository: header.repository };
+        let written = write(&self.repository_file(header.repository), &remembered)
+            .and_then(|()| write(&self.place_file(place), &place_known));
+        if let Err(error) = written {
+            log::warn!(
+                "cannot remember this repository in {}: {error}; a later swap or rollback will go unnoticed",
+                self.directory.display()
+            );
+        }
+    }
+}
+
+fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
+    let len = std::fs::metadata(path).ok()?.len();
+    if len > MAX_FILE {
+        log::warn!("{} is too long and is ignored", path.display());
+        return None;
+    }
+    let bytes = std::fs::read(path).ok()?;
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            log::warn!("{} cannot be read and is ignored: {error}", path.display());
+            None
+        }
+    }
+}
+
+fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let bytes = serde_json::to_vec_pretty(value)?;
+    if std::fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    let directory = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    io::Write::write_all(&mut file, &bytes)?;
+    file.as_file().sync_data()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(id: u8, encryption: EncryptionMode) -> ConfigHeader {
+        ConfigHeader { encryption, epoch: 1, writer_features: 0, repository: RepositoryId([id; 16]) }
+    }
+
+    #[test]
+    fn swaps_and_downgrades_are_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory::new(dir.path().join("state"));
+        let ours = header(1, EncryptionMode::Slots);
+        assert_eq!(memory.check_header("/repo", &ours, true), Ok(()));
+        memory.remember("/repo", &ours, 2, &[]);
+        assert_eq!(memory.check_header("/repo", &ours, true), Ok(()));
+        let plain = header(1, EncryptionMode::None);
+        assert!(matches!(memory.check_header("/repo", &plain, false), Err(Distrust::Downgraded { .. })));
+        assert!(matches!(memory.check_header("/elsewhere", &plain, false), Err(Distrust::Downgraded { .. })));
+        let other = header(2, EncryptionMode::Slots);
+        assert!(matches!(memory.check_header("/repo", &other, true), Err(Distrust::Swapped { .. })));
+        let fresh = header(3, EncryptionMode::None);
+        assert!(matches!(memory.check_header("/new", &fresh, true), Err(Distrust::Unencrypted { .. })));
+        assert_eq!(memory.check_header("/new", &fresh, false), Ok(()));
+        let older = memory.check_archives(ours.repository, 1, &[]);
+        assert!(matches!(older, Err(Distrust::OlderConfig { found: 1, known: 2, .. })));
+    }
+}

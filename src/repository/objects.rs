@@ -1,0 +1,181 @@
+//! Objects that are sealed one by one, and the second copy of those that are stored twice.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use super::error::{Error, Result};
+use crate::codec::keys::Keyring;
+use crate::format::envelope::{self, ObjectKind};
+use crate::storage::{Listed, Name, Settle, Storage};
+
+/// What comes before the name of a second copy.
+const MIRROR: &str = "mirror/";
+/// Folders whose objects are stored twice.
+const MIRRORED: [&str; 10] = [
+    "keys", "key-removals", "maps", "archives", "states", "catalogue", "sessions", "condemned", "intents", "moved",
+];
+
+/// Reads and writes sealed objects by name.
+#[derive(Debug, Clone)]
+pub struct Objects {
+    storage: Arc<dyn Storage>,
+    keyring: Arc<Keyring>,
+    mirror: bool,
+}
+
+/// A name that this program made itself.
+///
+/// # Panics
+/// If it breaks the grammar, which names made of ids and constants cannot.
+#[must_use]
+pub fn name(text: &str) -> Name {
+    Name::new(text).expect("object names are made of folders and hex ids")
+}
+
+/// The name of the second copy.
+#[must_use]
+pub fn mirror_name(of: &Name) -> Name {
+    name(&format!("{MIRROR}{of}"))
+}
+
+fn is_mirrored(text: &str) -> bool {
+    let folder = text.split('/').next().unwrap_or_default();
+    text == "config" || MIRRORED.contains(&folder)
+}
+
+impl Objects {
+    /// Objects of one storage under one keyring; `mirror` as the config says.
+    #[must_use]
+    pub fn new(storage: Arc<dyn Storage>, keyring: Arc<Keyring>, mirror: bool) -> Self {
+        Self { storage, keyring, mirror }
+    }
+
+    /// The storage beneath.
+    #[must_use]
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// The keys.
+    #[must_use]
+    pub fn keyring(&self) -> &Arc<Keyring> {
+        &self.keyring
+    }
+
+    /// Whether small objects are stored twice.
+    #[must_use]
+    pub fn mirrors(&self) -> bool {
+        self.mirror
+    }
+
+    /// Turns a storage's error into ours.
+    pub(crate) fn failed(&self, action: &'static str, name: &str) -> impl FnOnce(io::Error) -> Error + use<> {
+        let (name, storage) = (name.to_owned(), self.storage.describe());
+        move |source| Error::Storage { action, name, storage, source }
+    }
+
+    /// Opens an object, from its second copy if the first is missing or damaged.
+    ///
+    /// # Errors
+    /// [`Error::Storage`], [`Error::Damaged`]: what was wrong with the first copy.
+    pub fn get(&self, kind: ObjectKind, object: &str) -> Result<Vec<u8>> {
+        let first = self.get_copy(kind, object, &name(object));
+        let Err(error) = first else { return first };
+        if !self.mirror || !is_mirrored(object) {
+            return Err(error);
+        }
+        let second = self.get_copy(kind, object, &mirror_name(&name(object)));
+        match second {
+            Ok(plain) => {
+                log::warn!("{error}; read from its second copy");
+                Ok(plain)
+            }
+            Err(_) => Err(error),
+        }
+    }
+
+    fn get_copy(&self, kind: ObjectKind, object: &str, copy: &Name) -> Result<Vec<u8>> {
+        let bytes =
+            self.storage.read(copy, kind.stored_limit()).map_err(self.failed("read", copy.as_str()))?;
+        let opened = envelope::open(&self.keyring, kind, object, &bytes);
+        opened.map_err(|source| Error::Damaged { name: copy.to_string(), source })
+    }
+
+    /// Seals and stores an object, twice where that is its way.
+    ///
+    /// # Errors
+    /// [`Error::Storage`], [`Error::Codec`].
+    pub fn put(&self, kind: ObjectKind, object: &str, plain: &[u8]) -> Result<()> {
+        let bytes = envelope::seal(&self.keyring, kind, object, plain)?;
+        self.put_bytes(&name(object), &[&bytes])
+    }
+
+    /// Stores bytes as they are, twice where that is the name's way.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn put_bytes(&self, object: &Name, parts: &[&[u8]]) -> Result<()> {
+        self.storage.put(object, parts).map_err(self.failed("write", object.as_str()))?;
+        if self.mirror && is_mirrored(object.as_str()) {
+            let copy = mirror_name(object);
+            self.storage.put(&copy, parts).map_err(self.failed("write", copy.as_str()))?;
+        }
+        Ok(())
+    }
+
+    /// Lists a folder: the union of both places. Lengths are those of the first copy where there is one.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let mut found = BTreeMap::new();
+        if self.mirror && is_mirrored(prefix) {
+            let copies = format!("{MIRROR}{prefix}");
+            for listed in self.storage.list(&copies).map_err(self.failed("list", &copies))? {
+                if let Some(first) = listed.name.as_str().strip_prefix(MIRROR) {
+                    found.insert(name(first), listed.len);
+                }
+            }
+        }
+        for listed in self.storage.list(prefix).map_err(self.failed("list", prefix))? {
+            found.insert(listed.name, listed.len);
+        }
+        Ok(found.into_iter().map(|(name, len)| Listed { name, len }).collect())
+    }
+
+    /// Lists a folder and keeps the names that are ids, without the folder.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn list_ids<T: std::str::FromStr>(&self, folder: &str) -> Result<Vec<T>> {
+        let listed = self.list(folder)?;
+        let id_of = |listed: &Listed| listed.name.as_str().rsplit('/').next()?.parse().ok();
+        Ok(listed.iter().filter_map(id_of).collect())
+    }
+
+    /// Deletes both copies, the second first.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]; that an object is not there is no error.
+    pub fn delete(&self, object: &str) -> Result<()> {
+        let first = name(object);
+        let copies = if self.mirror && is_mirrored(object) { vec![mirror_name(&first), first] } else { vec![first] };
+        for copy in &copies {
+            match self.storage.delete(copy) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result.map_err(self.failed("delete", copy.as_str()))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until lists show what others put before our own puts.
+    pub fn settle(&self) {
+        if let Settle::After(time) = self.storage.settle()
+            && !time.is_zero()
+        {
+            std::thread::sleep(time);
+        }
+    }
+}

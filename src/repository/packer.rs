@@ -1,0 +1,159 @@
+//! Writing packs: blobs are appended to an open pack from many threads; full packs are stored by a thread of their own.
+//!
+//! A blob's location is known as soon as it was added, long before its pack is durable: [`PackWriter::finish`] returns
+//! only when all packs are.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+
+use super::error::{Error, Result};
+use super::objects::Objects;
+use super::packs::pack_name;
+use crate::codec::keys::BlobKind;
+use crate::format::index_segment::IndexEntry;
+use crate::format::limits::MAX_PACK_ENTRIES;
+use crate::format::location::{KEY_MODE_CLASS, Location, PackRef};
+use crate::format::pack::{self, PackEntry, PackKind};
+use crate::id::{BlobId, PackId};
+
+/// Full packs that wait for the storage: with the open one and the one being stored, three are in memory.
+const WAITING_PACKS: usize = 1;
+
+/// A pack under construction.
+#[derive(Debug)]
+struct OpenPack {
+    pack: PackRef,
+    header: [u8; pack::HEADER_LEN],
+    bytes: Vec<u8>,
+    entries: Vec<PackEntry>,
+}
+
+impl OpenPack {
+    fn new(kind: PackKind, epoch: u32) -> Self {
+        let pack = PackRef { id: PackId::random(), mode: KEY_MODE_CLASS, epoch };
+        let header = pack::header(kind, pack);
+        Self { pack, header, bytes: header.to_vec(), entries: Vec::new() }
+    }
+}
+
+/// Appends blobs of one kind of pack.
+#[derive(Debug)]
+pub struct PackWriter {
+    kind: PackKind,
+    pack_size: usize,
+    objects: Objects,
+    open: Mutex<Option<OpenPack>>,
+    full: Option<Sender<OpenPack>>,
+    storer: Option<JoinHandle<Result<Vec<StoredPack>>>>,
+}
+
+/// A pack that is durable.
+#[derive(Debug)]
+pub struct StoredPack {
+    /// The pack.
+    pub pack: PackRef,
+    /// Its length in bytes.
+    pub len: u64,
+    /// What it holds.
+    pub entries: Vec<PackEntry>,
+}
+
+impl StoredPack {
+    /// Its blobs as the index lists them.
+    pub fn index_entries(&self) -> impl Iterator<Item = IndexEntry> + '_ {
+        self.entries.iter().map(|entry| IndexEntry {
+            kind: entry.kind,
+            id: entry.id,
+            location: entry.location(self.pack),
+            plain_len: entry.plain_len,
+        })
+    }
+}
+
+impl PackWriter {
+    /// Starts writing packs of `kind`, each closed when it has reached `pack_size` bytes.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(kind: PackKind, pack_size: u32, objects: Objects) -> std::io::Result<Self> {
+        let (full, waiting) = bounded(WAITING_PACKS);
+        let storing = Arc::new(objects.clone());
+        let storer = std::thread::Builder::new()
+            .name(format!("store-{}", kind.folder()))
+            .spawn(move || store_all(kind, &storing, &waiting))?;
+        let pack_size = pack_size as usize;
+        Ok(Self { kind, pack_size, objects, open: Mutex::new(None), full: Some(full), storer: Some(storer) })
+    }
+
+    /// Appends a sealed blob and says where it will lie.
+    ///
+    /// # Errors
+    /// [`Error::Panicked`] if storing ended; the cause comes from [`Self::finish`].
+    pub fn add(&self, kind: BlobKind, id: &BlobId, plain_len: usize, sealed: &[u8]) -> Result<Location> {
+        debug_assert_eq!(PackKind::of(kind), self.kind);
+        let narrow = |len: usize| u32::try_from(len).expect("packs and blobs are bounded far below 4 GiB");
+        let mut guard = self.open.lock();
+        let open =
+            guard.get_or_insert_with(|| OpenPack::new(self.kind, self.objects.keyring().current_epoch()));
+        let entry = PackEntry {
+            kind,
+            id: *id,
+            offset: narrow(open.bytes.len()),
+            sealed_len: narrow(sealed.len()),
+            plain_len: narrow(plain_len),
+        };
+        open.bytes.extend_from_slice(sealed);
+        open.entries.push(entry);
+        let location = entry.location(open.pack);
+        if open.bytes.len() >= self.pack_size || open.entries.len() >= MAX_PACK_ENTRIES as usize {
+            self.send(guard.take())?;
+        }
+        Ok(location)
+    }
+
+    fn send(&self, open: Option<OpenPack>) -> Result<()> {
+        let (Some(open), Some(full)) = (open, &self.full) else { return Ok(()) };
+        full.send(open).map_err(|_| Error::Panicked { what: "the thread that stores packs" })
+    }
+
+    /// Stores what is left and waits until every pack is durable.
+    ///
+    /// # Errors
+    /// The first error of storing.
+    pub fn finish(mut self) -> Result<Vec<StoredPack>> {
+        let last = self.open.lock().take();
+        let sent = self.send(last);
+        let stored = self.end();
+        match (stored, sent) {
+            (Ok(stored), Ok(())) => Ok(stored),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        }
+    }
+
+    fn end(&mut self) -> Result<Vec<StoredPack>> {
+        self.full = None;
+        let Some(storer) = self.storer.take() else { return Ok(Vec::new()) };
+        storer.join().unwrap_or(Err(Error::Panicked { what: "the thread that stores packs" }))
+    }
+}
+
+impl Drop for PackWriter {
+    /// Ends the thread of a writer that was not finished; packs that wait are stored, the open one is dropped.
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+fn store_all(kind: PackKind, objects: &Objects, waiting: &Receiver<OpenPack>) -> Result<Vec<StoredPack>> {
+    let mut stored = Vec::new();
+    for open in waiting {
+        let OpenPack { pack, header, bytes, entries } = open;
+        let trailer = pack::trailer(objects.keyring(), &header, &entries, bytes.len())?;
+        objects.put_bytes(&pack_name(kind, pack.id), &[&bytes, &trailer])?;
+        stored.push(StoredPack { pack, len: (bytes.len() + trailer.len()) as u64, entries });
+    }
+    Ok(stored)
+}

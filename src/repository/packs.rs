@@ -1,0 +1,227 @@
+//! Reading blobs: at their hint, in the mirror, through forwarding, through the index.
+//!
+//! Every blob is verified: its seal, its length, and its id recomputed from its content. Nothing is written.
+
+use std::collections::HashSet;
+
+use parking_lot::Mutex;
+
+use super::error::{Error, Result};
+use super::objects::{Objects, mirror_name, name};
+use crate::codec::keys::BlobKind;
+use crate::format::envelope::ObjectKind;
+use crate::format::index_segment::IndexSegment;
+use crate::format::location::{KEY_MODE_CLASS, Location};
+use crate::format::pack::{self, PackEntry, PackKind};
+use crate::format::protocol::Forwarding;
+use crate::format::span_map;
+use crate::id::{BlobId, PackId};
+use crate::storage::Name;
+
+/// How many forwardings one read follows.
+const MAX_FORWARDS: usize = 16;
+/// How many bytes of index one read may search as its last resort: a request must end within a bounded time.
+const MAX_INDEX_SEARCH: u64 = 256 << 20;
+/// How many lost blobs are remembered, so that each is logged and searched for once.
+const MAX_REMEMBERED: usize = 4096;
+
+/// The name of a stored pack.
+#[must_use]
+pub fn pack_name(kind: PackKind, id: PackId) -> Name {
+    let id = id.to_string();
+    name(&format!("{}/{}/{id}", kind.folder(), &id[..2]))
+}
+
+/// What a kind of blob is called in messages.
+#[must_use]
+pub fn kind_name(kind: BlobKind) -> &'static str {
+    match kind {
+        BlobKind::Chunk => "chunk",
+        BlobKind::SpanMap => "span map",
+        BlobKind::Node => "tree node",
+    }
+}
+
+/// Reads blobs out of packs.
+#[derive(Debug)]
+pub struct Packs {
+    objects: Objects,
+    lost: Mutex<HashSet<BlobId>>,
+}
+
+impl Packs {
+    /// Packs beside `objects`.
+    #[must_use]
+    pub fn new(objects: Objects) -> Self {
+        Self { objects, lost: Mutex::default() }
+    }
+
+    /// The plain bytes of a blob, verified.
+    ///
+    /// # Errors
+    /// [`Error::LostBlob`] if it is nowhere to be had, [`Error::Codec`] without the key for it.
+    pub fn read(&self, kind: BlobKind, id: &BlobId, hint: Location) -> Result<Vec<u8>> {
+        let first = match self.read_at(kind, id, hint) {
+            Ok(plain) => return Ok(plain),
+            Err(error @ Error::Codec(_)) => return Err(error),
+            Err(error) => error,
+        };
+        let elsewhere = self.read_forwarded(kind, id, hint).or_else(|| self.read_indexed(kind, id, hint));
+        elsewhere.ok_or_else(|| Error::LostBlob {
+            kind: kind_name(kind),
+            id: *id,
+            pack: hint.pack.id,
+            offset: hint.offset,
+            reason: reason(&first),
+        })
+    }
+
+    /// Reads where the location says, and for maps and nodes in the mirror.
+    fn read_at(&self, kind: BlobKind, id: &BlobId, at: Location) -> Result<Vec<u8>> {
+        let pack = pack_name(PackKind::of(kind), at.pack.id);
+        let first = self.read_copy(kind, id, at, &pack);
+        let Err(error) = first else { return first };
+        if kind == BlobKind::Chunk || !self.objects.mirrors() {
+            return Err(error);
+        }
+        match self.read_copy(kind, id, at, &mirror_name(&pack)) {
+            Ok(plain) => {
+                log::warn!("{} {id} in {pack}: {}; read from its second copy", kind_name(kind), reason(&error));
+                Ok(plain)
+            }
+            Err(_) => Err(error),
+        }
+    }
+
+    fn read_copy(&self, kind: BlobKind, id: &BlobId, at: Location, pack: &Name) -> Result<Vec<u8>> {
+        let damaged = |reason: &str| Error::Format(crate::format::FormatError::malformed("blob", reason));
+        if at.pack.mode != KEY_MODE_CLASS || at.sealed_len as usize > pack::sealed_limit(kind) {
+            return Err(damaged("its hint is out of bounds"));
+        }
+        let mut sealed = vec![0; at.sealed_len as usize];
+        let storage = self.objects.storage();
+        let read = storage.read_range(pack, at.offset.into(), &mut sealed);
+        read.map_err(self.objects.failed("read", pack.as_str()))?;
+        let keyring = self.objects.keyring();
+        let opened = pack::open_blob(keyring, kind, id, at.pack.epoch, &mut sealed);
+        let plain = opened.map_err(|error| match error {
+            crate::codec::CodecError::MissingKey { .. } => Error::Codec(error),
+            error => damaged(&error.to_string()),
+        })?;
+        let content = match kind {
+            BlobKind::Chunk => &plain[..],
+            BlobKind::SpanMap | BlobKind::Node => span_map::content_of(&plain)?,
+        };
+        if keyring.blob_id(kind, content)? == *id { Ok(plain) } else { Err(damaged("its content has another id")) }
+    }
+
+    /// Follows forwardings from the hinted pack, never to the same pack twice.
+    fn read_forwarded(&self, kind: BlobKind, id: &BlobId, hint: Location) -> Option<Vec<u8>> {
+        let mut seen = HashSet::from([hint.pack.id]);
+        let mut next = vec![hint.pack.id];
+        for _ in 0..MAX_FORWARDS {
+            let pack = next.pop()?;
+            for target in self.forwardings(pack).iter().filter_map(|forwarding| forwarding.find(kind, id)) {
+                if let Ok(plain) = self.read_at(kind, id, target) {
+                    return Some(plain);
+                }
+                if seen.insert(target.pack.id) {
+                    next.push(target.pack.id);
+                }
+            }
+        }
+        None
+    }
+
+    /// All readable forwardings of a retired pack.
+    pub(crate) fn forwardings(&self, pack: PackId) -> Vec<Forwarding> {
+        let hex = pack.to_string();
+        let Ok(listed) = self.objects.list(&format!("moved/{}/{hex}", &hex[..2])) else { return Vec::new() };
+        let open = |name: &Name| -> Result<Forwarding> {
+            let plain = self.objects.get(ObjectKind::Forwarding, name.as_str())?;
+            Ok(Forwarding::from_bytes(&plain)?)
+        };
+        let mut forwardings = Vec::new();
+        for listed in listed {
+            match open(&listed.name) {
+                Ok(forwarding) if forwarding.pack == pack => forwardings.push(forwarding),
+                Ok(_) => log::warn!("{} forwards another pack than its name says", listed.name),
+                Err(error) => log::warn!("{error}"),
+            }
+        }
+        forwardings
+    }
+
+    /// Searches the index: the last resort, once per blob.
+    fn read_indexed(&self, kind: BlobKind, id: &BlobId, hint: Location) -> Option<Vec<u8>> {
+        if self.lost.lock().contains(id) {
+            return None;
+        }
+        let found = self.search_index(kind, id, hint);
+        let mut lost = self.lost.lock();
+        if found.is_none() && lost.len() < MAX_REMEMBERED {
+            lost.insert(*id);
+        }
+        found
+    }
+
+    fn search_index(&self, kind: BlobKind, id: &BlobId, hint: Location) -> Option<Vec<u8>> {
+        let hex = id.to_string();
+        let segments = self.objects.list("index").ok()?;
+        let covers = |name: &Name| {
+            let prefix = name.as_str().strip_prefix("index/").and_then(|name| name.split_once('-'));
+            prefix.is_some_and(|(prefix, _)| prefix == "x" || hex.starts_with(prefix))
+        };
+        let mut budget = MAX_INDEX_SEARCH;
+        for listed in segments.iter().filter(|listed| covers(&listed.name)) {
+            budget = budget.checked_sub(listed.len)?;
+            let Ok(plain) = self.objects.get(ObjectKind::Index, listed.name.as_str()) else { continue };
+            let Ok(segment) = IndexSegment::from_bytes(&plain) else { continue };
+            for entry in segment.entries.iter().filter(|entry| entry.kind == kind && entry.id == *id) {
+                if entry.location != hint
+                    && let Ok(plain) = self.read_at(kind, id, entry.location)
+                {
+                    return Some(plain);
+                }
+            }
+        }
+        None
+    }
+
+    /// Reads a pack's own list of its blobs.
+    ///
+    /// # Errors
+    /// [`Error::Storage`], [`Error::Format`], [`Error::Codec`].
+    pub fn entries(&self, kind: PackKind, id: PackId) -> Result<Vec<PackEntry>> {
+        let name = pack_name(kind, id);
+        let storage = self.objects.storage();
+        let failed = || self.objects.failed("read", name.as_str());
+        let cut = || Error::Format(crate::format::FormatError::malformed("pack", "it is cut short"));
+        let len = storage.len(&name).map_err(failed())?;
+        let footer_at = len.checked_sub(pack::FOOTER_LEN as u64).ok_or_else(cut)?;
+        let mut header = [0; pack::HEADER_LEN];
+        storage.read_range(&name, 0, &mut header).map_err(failed())?;
+        let mut footer = [0; pack::FOOTER_LEN];
+        storage.read_range(&name, footer_at, &mut footer).map_err(failed())?;
+        let (found, pack) = pack::parse_header(id, &header)?;
+        if found != kind {
+            return Err(crate::format::FormatError::malformed("pack", "it is of the other kind").into());
+        }
+        let footer = pack::parse_footer(id, len, &footer)?;
+        let (offset, trailer_len) = footer.trailer;
+        let mut sealed = vec![0; trailer_len as usize];
+        storage.read_range(&name, offset, &mut sealed).map_err(failed())?;
+        Ok(pack::open_trailer(self.objects.keyring(), &header, pack.epoch, &footer, sealed)??)
+    }
+}
+
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Storage { source, .. } if source.kind() == std::io::ErrorKind::NotFound => "its pack is missing".into(),
+        Error::Storage { source, .. } if source.kind() == std::io::ErrorKind::UnexpectedEof => {
+            "its pack is cut short".into()
+        }
+        Error::Storage { source, .. } => source.to_string(),
+        error => error.to_string(),
+    }
+}

@@ -1,0 +1,228 @@
+//! The create side of the protocol that keeps chunks alive (`docs/format.md`, section 13; the order is `design.md`'s).
+//!
+//! publish session → list condemned packs → list packs → (store, publish) → settle → list intents, then packs → confirm
+//! → remove session. A session that ends otherwise withdraws what it published.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::archives::record_name;
+use super::error::Result;
+use super::objects::Objects;
+use super::packs::Packs;
+use super::{Repository, now};
+use crate::codec::keys::BlobKind;
+use crate::format::envelope::ObjectKind;
+use crate::format::msgpack;
+use crate::format::pack::PackKind;
+use crate::format::protocol::{Condemned, Intent, Session as SessionObject};
+use crate::format::record::ArchiveRecord;
+use crate::format::state::{ArchiveState, ChangeKind, StateName};
+use crate::id::{ArchiveId, BlobId, Nonce16, PackId, SessionId};
+
+/// How often a living session says so.
+pub const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// A blob that a new record reaches, and in which pack it was claimed.
+pub type Claimed = HashMap<PackId, HashSet<(BlobKind, BlobId)>>;
+
+/// A running writer.
+#[derive(Debug)]
+pub struct Session<'a> {
+    repository: &'a Repository,
+    id: SessionId,
+    object: SessionObject,
+    published: Mutex<Vec<ArchiveId>>,
+    ended: bool,
+}
+
+impl<'a> Session<'a> {
+    /// Publishes a session; `what` is for people.
+    ///
+    /// # Errors
+    /// [`super::Error::Storage`], [`super::Error::ReadOnlyFeatures`].
+    pub fn begin(repository: &'a Repository, what: &str) -> Result<Self> {
+        repository.check_writable()?;
+        let object = SessionObject {
+            host: host_name(),
+            pid: std::process::id(),
+            boot: boot_id(),
+            started: now(),
+            heartbeat: now(),
+            what: what.chars().take(500).collect(),
+        };
+        let id = SessionId::random();
+        let session = Self { repository, id, object, published: Mutex::default(), ended: false };
+        session.write()?;
+        Ok(session)
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    fn objects(&self) -> &Objects {
+        self.repository.objects()
+    }
+
+    fn write(&self) -> Result<()> {
+        let object = SessionObject { heartbeat: now(), ..self.object.clone() };
+        self.objects().put(ObjectKind::Session, &format!("sessions/{}", self.id), &msgpack::to_bytes(&object))
+    }
+
+    /// Says that it lives. A failure only costs patience elsewhere, and is logged.
+    pub fn heartbeat(&self) {
+        if let Err(error) = self.write() {
+            log::warn!("the session's heartbeat failed: {}", super::archives::chain(&error));
+        }
+    }
+
+    /// The packs in which chunks may be claimed: listed, and not condemned. Condemned lists are read first.
+    ///
+    /// # Errors
+    /// [`super::Error::Storage`]; a condemned list that cannot be read is an error too, since what it names is unknown.
+    pub fn claimable_packs(&self) -> Result<HashSet<PackId>> {
+        let objects = self.objects();
+        let mut condemned = HashSet::new();
+        for listed in objects.list("condemned")? {
+            match objects.get(ObjectKind::Condemned, listed.name.as_str()) {
+                Err(error) if error.is_missing() => {}
+                plain => condemned.extend(msgpack::from_bytes::<Condemned>("condemned list", &plain?)?.packs),
+            }
+        }
+        let mut packs = listed_packs(objects)?;
+        packs.retain(|pack| !condemned.contains(pack));
+        Ok(packs)
+    }
+
+    /// Publishes an archive's record. It is unconfirmed until the session ends.
+    ///
+    /// # Errors
+    /// [`super::Error::Storage`], [`super::Error::Format`].
+    pub fn publish(&self, record: &ArchiveRecord) -> Result<ArchiveId> {
+        let id = ArchiveId::random();
+        let bytes = record.to_bytes()?;
+        // Before the put: even one that fails may have published.
+        self.published.lock().push(id);
+        self.objects().put(ObjectKind::Record, &record_name(id), &bytes)?;
+        Ok(id)
+    }
+
+    /// Withdraws an archive that this session published.
+    ///
+    /// # Errors
+    /// [`super::Error::Storage`].
+    pub fn withdraw(&self, archive: ArchiveId) -> Result<()> {
+        let name = StateName { archive, kind: ChangeKind::Withdrawn, counter: 1, nonce: Nonce16::random() };
+        let state = ArchiveState {
+            archive,
+            counter: 1,
+            time: now(),
+            host: self.object.host.clone(),
+            session: self.id,
+            deleted: None,
+            name: None,
+            tags: None,
+            comment: None,
+        };
+        self.objects().put(ObjectKind::State, &name.to_string(), &state.to_bytes())?;
+        self.published.lock().retain(|published| *published != archive);
+        Ok(())
+    }
+
+    /// The confirmation: which of the claimed packs must count as gone. Empty: the archive is safe.
+    ///
+    /// # Errors
+    /// [`super::Error::Storage`]; an intent that cannot be read is an error too.
+    pub fn confirm(&self, claimed: &Claimed) -> Result<HashSet<PackId>> {
+        let objects = self.objects();
+        objects.settle();
+        let mut named = HashSet::new();
+        let mut moved = HashSet::new();
+        for listed in objects.list("intents")? {
+            match objects.get(ObjectKind::Intent, listed.name.as_str()) {
+                Err(error) if error.is_missing() => {}
+                plain => {
+                    let intent: Intent = msgpack::from_bytes("intent", &plain?)?;
+                    named.extend(intent.packs);
+                    moved.extend(intent.moved);
+                }
+            }
+        }
+        let listed = listed_packs(objects)?;
+        let safe = |pack: &PackId| listed.contains(pack) && !named.contains(pack);
+        let gone = claimed.iter().filter(|(pack, _)| !safe(pack));
+        // A forwarding that an intent names will go; then none of that pack's counts.
+        let unforwarded = gone.filter(|(pack, blobs)| {
+            let prefix = moved_prefix(**pack);
+            moved.iter().any(|name| name.starts_with(&prefix))
+                || !all_forwarded(self.repository.packs(), **pack, blobs, &safe)
+        });
+        Ok(unforwarded.map(|(pack, _)| *pack).collect())
+    }
+
+    /// Ends the session: everything it published is confirmed.
+    ///
+    /// # Errors
+    /// [`super::Error::Storage`].
+    pub fn end(mut self) -> Result<()> {
+        self.ended = true;
+        self.objects().delete(&format!("sessions/{}", self.id))
+    }
+}
+
+impl Drop for Session<'_> {
+    /// Withdraws what was published but not confirmed; where that fails, the session stays, and the archive is shown as
+    /// unconfirmed.
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let published = self.published.lock().clone();
+        let withdrawn = published.into_iter().try_for_each(|archive| self.withdraw(archive));
+        let ended = withdrawn.and_then(|()| self.objects().delete(&format!("sessions/{}", self.id)));
+        if let Err(error) = ended {
+            log::warn!("session {} could not be cleaned up: {}", self.id, super::archives::chain(&error));
+        }
+    }
+}
+
+fn moved_prefix(pack: PackId) -> String {
+    let hex = pack.to_string();
+    format!("moved/{}/{hex}/", &hex[..2])
+}
+
+fn listed_packs(objects: &Objects) -> Result<HashSet<PackId>> {
+    let mut packs: HashSet<PackId> = objects.list_ids(PackKind::Data.folder())?.into_iter().collect();
+    packs.extend(objects.list_ids::<PackId>(PackKind::Maps.folder())?);
+    Ok(packs)
+}
+
+/// Whether each blob has a forwarding to a pack that is safe.
+fn all_forwarded(
+    packs: &Packs,
+    pack: PackId,
+    blobs: &HashSet<(BlobKind, BlobId)>,
+    safe: &impl Fn(&PackId) -> bool,
+) -> bool {
+    let forwardings = packs.forwardings(pack);
+    blobs.iter().all(|(kind, id)| {
+        let targets = forwardings.iter().filter_map(|forwarding| forwarding.find(*kind, id));
+        targets.map(|at| at.pack.id).any(|target| safe(&target))
+    })
+}
+
+/// This machine's name.
+#[must_use]
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().chars().take(60).collect()
+}
+
+/// The kernel's id of this boot; empty where it has none.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}

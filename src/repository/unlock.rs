@@ -1,0 +1,199 @@
+//! Making and opening repositories.
+
+use std::sync::Arc;
+
+use super::error::{Error, Result};
+use super::objects::{mirror_name, name};
+use super::{Repository, now};
+use crate::codec::keys::{FIRST_EPOCH, KeySet, Keyring};
+use crate::codec::slot_key::{Derivation, Secret};
+use crate::format::FormatError;
+use crate::format::config::{ChunkerParams, ConfigBody, ConfigHeader, EncryptionMode, MAX_CONFIG, SealedConfig};
+use crate::format::limits::MAX_SLOTS;
+use crate::format::slot::{MAX_SLOT, Slot, SlotPayload};
+use crate::id::{RepositoryId, SlotId};
+use crate::storage::{Name, Storage};
+
+/// What a new repository is like.
+#[derive(Debug, Clone)]
+pub struct InitOptions {
+    /// The secret of the first slot; `None` for a repository that is not encrypted.
+    pub secret: Option<Secret>,
+    /// How a passphrase becomes a key.
+    pub derivation: Derivation,
+    /// How images are cut.
+    pub chunker: ChunkerParams,
+    /// Spans are `1 << span_shift` bytes.
+    pub span_shift: u8,
+    /// Packs are closed at this size in bytes.
+    pub pack_size: u32,
+    /// Whether small objects are stored twice.
+    pub mirror: bool,
+}
+
+impl Default for InitOptions {
+    /// 64 KiB chunks, 16 MiB spans, 24 MiB packs, small objects twice, no encryption.
+    fn default() -> Self {
+        Self {
+            secret: None,
+            derivation: Derivation::PASSPHRASE,
+            chunker: ChunkerParams::fastcdc(64 << 10),
+            span_shift: 24,
+            pack_size: 24 << 20,
+            mirror: true,
+        }
+    }
+}
+
+/// Makes a repository in an empty storage. The config comes last: before it, there is no repository.
+///
+/// # Errors
+/// [`Error::Storage`], [`Error::Codec`], [`Error::Format`].
+pub fn init(storage: Arc<dyn Storage>, options: &InitOptions) -> Result<Repository> {
+    options.chunker.check()?;
+    let repository = RepositoryId::random();
+    let keys = if options.secret.is_some() { KeySet::generate() } else { KeySet::public(&repository) };
+    let encryption = if options.secret.is_some() { EncryptionMode::Slots } else { EncryptionMode::None };
+    let keyring = Arc::new(Keyring::new(repository, &keys, FIRST_EPOCH));
+    let header = ConfigHeader { encryption, epoch: FIRST_EPOCH, writer_features: 0, repository };
+    let body = ConfigBody {
+        generation: 1,
+        created: now(),
+        chunker: options.chunker,
+        span_shift: options.span_shift,
+        pack_size: options.pack_size,
+        mirror: options.mirror,
+        generator: concat!("copal ", env!("CARGO_PKG_VERSION")).into(),
+    };
+    let config = SealedConfig::seal(header, &body, &keyring)?;
+    // Refuse what would not open again.
+    SealedConfig::from_bytes(&config)?.open(&keyring)??;
+    let made = Repository::new(storage, header, body, keyring);
+    if let Some(secret) = &options.secret {
+        let id = SlotId::random();
+        let derivation = match secret {
+            Secret::Passphrase(_) => options.derivation,
+            Secret::KeyFile(_) => Derivation::KeyFile,
+        };
+        let payload = SlotPayload { keys, label: "first".into(), created: now() };
+        let slot = Slot::seal(id, repository, derivation, secret, &payload)?;
+        made.objects.put_bytes(&name(&format!("keys/{id}")), &[&slot])?;
+    }
+    made.objects.put_bytes(&name("config"), &[&config])?;
+    Ok(made)
+}
+
+/// A repository whose config was read, but whose keys are not open yet.
+#[derive(Debug)]
+pub struct Locked {
+    storage: Arc<dyn Storage>,
+    config: SealedConfig,
+}
+
+impl Locked {
+    /// Reads the config. Writes nothing.
+    ///
+    /// # Errors
+    /// [`Error::NoRepository`], [`Error::Format`] for versions and features of the future, [`Error::Storage`].
+    pub fn read(storage: Arc<dyn Storage>) -> Result<Self> {
+        let copy = |name: &Name| -> Result<SealedConfig> {
+            let bytes = storage.read(name, MAX_CONFIG).map_err(|source| Error::Storage {
+                action: "read",
+                name: name.to_string(),
+                storage: storage.describe(),
+                source,
+            })?;
+            Ok(SealedConfig::from_bytes(&bytes)?)
+        };
+        let first = copy(&name("config"));
+        let config = match first {
+            Ok(config) => config,
+            Err(error @ Error::Format(FormatError::Version { .. } | FormatError::Features { .. })) => return Err(error),
+            Err(error) => match copy(&mirror_name(&name("config"))) {
+                Ok(config) => {
+                    log::warn!("{}; read from its second copy", super::archives::chain(&error));
+                    config
+                }
+                Err(_) if error.is_missing() => {
+                    return Err(Error::NoRepository { storage: storage.describe() });
+                }
+                Err(_) => return Err(error),
+            },
+        };
+        Ok(Self { storage, config })
+    }
+
+    /// The config's plain part, not yet authenticated.
+    #[must_use]
+    pub fn header(&self) -> &ConfigHeader {
+        &self.config.header
+    }
+
+    /// Whether a secret is needed.
+    #[must_use]
+    pub fn needs_secret(&self) -> bool {
+        self.config.header.encryption == EncryptionMode::Slots
+    }
+
+    /// Opens the keys with `secret`, and the config with the keys. A repository that is not encrypted takes none.
+    ///
+    /// # Errors
+    /// [`Error::WrongPassphrase`], [`Error::WrongKeyFile`], [`Error::NoKeySlot`], [`Error::ForeignConfig`], [`Error::RolledBackConfig`].
+    pub fn unlock(self, secret: Option<&Secret>) -> Result<Repository> {
+        let header = self.config.header;
+        let repository = header.repository;
+        let keys = match (header.encryption, secret) {
+            (EncryptionMode::None, _) => KeySet::public(&repository),
+            (EncryptionMode::Slots, Some(secret)) => self.open_slot(secret)?,
+            (EncryptionMode::Slots, None) => return Err(Error::NoKeySlot { repository }),
+        };
+        let newest = keys.iter().map(|(_, epoch, _)| epoch).max().unwrap_or(FIRST_EPOCH);
+        if header.epoch < newest {
+            let reason = format!("its keys are of epoch {newest}, it says {}", header.epoch);
+            return Err(Error::RolledBackConfig { repository, reason });
+        }
+        let keyring = Arc::new(Keyring::new(repository, &keys, header.epoch));
+        let opened = self.config.open(&keyring).map_err(|_| Error::ForeignConfig { repository })?;
+        Ok(Repository::new(self.storage, header, opened?, keyring))
+    }
+
+    fn open_slot(&self, secret: &Secret) -> Result<KeySet> {
+        let repository = self.config.header.repository;
+        // The keyring is not needed to list names, and slots are not sealed with it.
+        let nobody = Arc::new(Keyring::new(repository, &KeySet::default(), FIRST_EPOCH));
+        let objects = super::objects::Objects::new(self.storage.clone(), nobody, true);
+        let mut tried = 0;
+        for listed in objects.list("keys")?.iter().take(MAX_SLOTS) {
+            let Some(id) = listed.name.as_str().strip_prefix("keys/").and_then(|id| id.parse::<SlotId>().ok()) else {
+                continue;
+            };
+            let Some(slot) = self.read_slot(&listed.name) else { continue };
+            if slot.repository != repository {
+                log::warn!("{} belongs to another repository", listed.name);
+                continue;
+            }
+            tried += 1;
+            if let Some(payload) = slot.open(id, secret)? {
+                return Ok(payload.keys);
+            }
+        }
+        Err(match secret {
+            _ if tried == 0 => Error::NoKeySlot { repository },
+            Secret::Passphrase(_) => Error::WrongPassphrase { repository, slots: tried },
+            Secret::KeyFile(_) => Error::WrongKeyFile { repository, slots: tried },
+        })
+    }
+
+    fn read_slot(&self, name: &Name) -> Option<Slot> {
+        for copy in [name.clone(), mirror_name(name)] {
+            let bytes = self.storage.read(&copy, MAX_SLOT);
+            match bytes.map_err(|error| error.to_string()).and_then(|bytes| {
+                Slot::from_bytes(&bytes).map_err(|error| error.to_string())
+            }) {
+                Ok(slot) => return Some(slot),
+                Err(error) => log::warn!("key slot {copy} cannot be used: {error}"),
+            }
+        }
+        None
+    }
+}
