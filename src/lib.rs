@@ -6,4 +6,5 @@
 //! The library never prints: it returns errors and reports through [`log`].
 
 pub mod id;
+pub mod source;
 pub mod storage;
