@@ -6,5 +6,6 @@
 //! The library never prints: it returns errors and reports through [`log`].
 
 pub mod id;
+pub mod partition;
 pub mod source;
 pub mod storage;
