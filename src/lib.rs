@@ -9,5 +9,7 @@ pub mod codec;
 pub mod extent;
 pub mod format;
 pub mod id;
+pub mod partition;
 pub mod repository;
+pub mod source;
 pub mod storage;

@@ -142,6 +142,12 @@ pub enum Error {
         /// What there is.
         members: Vec<String>,
     },
+    /// A thread panicked; nothing was published.
+    #[error("internal error: {what} ended unexpectedly; please report this")]
+    Panicked {
+        /// Which thread.
+        what: &'static str,
+    },
     /// The client remembers this repository differently.
     #[error("{0}")]
     Untrusted(#[from] super::known::Distrust),
