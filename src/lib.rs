@@ -5,10 +5,13 @@
 //! disks; [`repository`] knows stored objects; [`format`], [`codec`] and [`storage`] know bytes. Imports point down only.
 //! The library never prints: it returns errors and reports through [`log`].
 
+pub mod archiver;
+pub mod chunker;
 pub mod codec;
 pub mod extent;
 pub mod format;
 pub mod id;
+pub mod image;
 pub mod partition;
 pub mod repository;
 pub mod source;

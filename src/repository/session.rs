@@ -3,7 +3,7 @@
 //! publish session → list condemned packs → list packs → (store, publish) → settle → list intents, then packs → confirm
 //! → remove session. A session that ends otherwise withdraws what it published.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,9 +24,6 @@ use crate::id::{ArchiveId, BlobId, Nonce16, PackId, SessionId};
 
 /// How often a living session says so.
 pub const HEARTBEAT: Duration = Duration::from_secs(60);
-
-/// A blob that a new record reaches, and in which pack it was claimed.
-pub type Claimed = HashMap<PackId, HashSet<(BlobKind, BlobId)>>;
 
 /// A running writer.
 #[derive(Debug)]
@@ -81,24 +78,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The packs in which chunks may be claimed: listed, and not condemned. Condemned lists are read first.
-    ///
-    /// # Errors
-    /// [`super::Error::Storage`]; a condemned list that cannot be read is an error too, since what it names is unknown.
-    pub fn claimable_packs(&self) -> Result<HashSet<PackId>> {
-        let objects = self.objects();
-        let mut condemned = HashSet::new();
-        for listed in objects.list("condemned")? {
-            match objects.get(ObjectKind::Condemned, listed.name.as_str()) {
-                Err(error) if error.is_missing() => {}
-                plain => condemned.extend(msgpack::from_bytes::<Condemned>("condemned list", &plain?)?.packs),
-            }
-        }
-        let mut packs = listed_packs(objects)?;
-        packs.retain(|pack| !condemned.contains(pack));
-        Ok(packs)
-    }
-
     /// Publishes an archive's record. It is unconfirmed until the session ends.
     ///
     /// # Errors
@@ -134,11 +113,11 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The confirmation: which of the claimed packs must count as gone. Empty: the archive is safe.
+    /// The confirmation: which of the claimed packs are missing, or named by an intent. None: the archive is safe.
     ///
     /// # Errors
     /// [`super::Error::Storage`]; an intent that cannot be read is an error too.
-    pub fn confirm(&self, claimed: &Claimed) -> Result<HashSet<PackId>> {
+    pub fn confirm(&self, claimed: &HashSet<PackId>) -> Result<Unconfirmed> {
         let objects = self.objects();
         objects.settle();
         let mut named = HashSet::new();
@@ -153,16 +132,10 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        let listed = listed_packs(objects)?;
-        let safe = |pack: &PackId| listed.contains(pack) && !named.contains(pack);
-        let gone = claimed.iter().filter(|(pack, _)| !safe(pack));
-        // A forwarding that an intent names will go; then none of that pack's counts.
-        let unforwarded = gone.filter(|(pack, blobs)| {
-            let prefix = moved_prefix(**pack);
-            moved.iter().any(|name| name.starts_with(&prefix))
-                || !all_forwarded(self.repository.packs(), **pack, blobs, &safe)
-        });
-        Ok(unforwarded.map(|(pack, _)| *pack).collect())
+        let mut safe = listed_packs(objects)?;
+        safe.retain(|pack| !named.contains(pack));
+        let gone = claimed.difference(&safe).copied().collect();
+        Ok(Unconfirmed { gone, safe, moved })
     }
 
     /// Ends the session: everything it published is confirmed.
@@ -191,6 +164,24 @@ impl Drop for Session<'_> {
     }
 }
 
+/// The packs in which chunks may be claimed: listed, and not condemned. Condemned lists are read first, and the session of the one who
+/// asks is published before.
+///
+/// # Errors
+/// [`super::Error::Storage`]; a condemned list that cannot be read is an error too, since what it names is unknown.
+pub fn claimable_packs(objects: &Objects) -> Result<HashSet<PackId>> {
+    let mut condemned = HashSet::new();
+    for listed in objects.list("condemned")? {
+        match objects.get(ObjectKind::Condemned, listed.name.as_str()) {
+            Err(error) if error.is_missing() => {}
+            plain => condemned.extend(msgpack::from_bytes::<Condemned>("condemned list", &plain?)?.packs),
+        }
+    }
+    let mut packs = listed_packs(objects)?;
+    packs.retain(|pack| !condemned.contains(pack));
+    Ok(packs)
+}
+
 fn moved_prefix(pack: PackId) -> String {
     let hex = pack.to_string();
     format!("moved/{}/{hex}/", &hex[..2])
@@ -202,18 +193,32 @@ fn listed_packs(objects: &Objects) -> Result<HashSet<PackId>> {
     Ok(packs)
 }
 
-/// Whether each blob has a forwarding to a pack that is safe.
-fn all_forwarded(
-    packs: &Packs,
-    pack: PackId,
-    blobs: &HashSet<(BlobKind, BlobId)>,
-    safe: &impl Fn(&PackId) -> bool,
-) -> bool {
-    let forwardings = packs.forwardings(pack);
-    blobs.iter().all(|(kind, id)| {
-        let targets = forwardings.iter().filter_map(|forwarding| forwarding.find(*kind, id));
-        targets.map(|at| at.pack.id).any(|target| safe(&target))
-    })
+/// What a confirmation found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unconfirmed {
+    /// Claimed packs that are missing or will be.
+    pub gone: HashSet<PackId>,
+    /// Packs that are listed and named by no intent.
+    safe: HashSet<PackId>,
+    /// Forwardings that intents name.
+    moved: HashSet<String>,
+}
+
+impl Unconfirmed {
+    /// Whether each of these blobs, all of the pack that is gone, has a forwarding to a pack that is safe. A forwarding that an intent names
+    /// will go; then none of that pack's counts.
+    #[must_use]
+    pub fn all_forwarded(&self, packs: &Packs, pack: PackId, blobs: &[(BlobKind, BlobId)]) -> bool {
+        let prefix = moved_prefix(pack);
+        if self.moved.iter().any(|name| name.starts_with(&prefix)) {
+            return false;
+        }
+        let forwardings = packs.forwardings(pack);
+        blobs.iter().all(|(kind, id)| {
+            let targets = forwardings.iter().filter_map(|forwarding| forwarding.find(*kind, id));
+            targets.map(|at| at.pack.id).any(|target| self.safe.contains(&target))
+        })
+    }
 }
 
 /// This machine's name.

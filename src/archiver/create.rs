@@ -1,0 +1,309 @@
+//! Making an archive: the create side of the protocol, around the pipeline.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+use parking_lot::Mutex;
+
+use super::error::{Error, Result};
+use super::pipeline::{StoredImage, store_image};
+use super::span::{Counters, Store, Writers};
+use super::{Monitor, Stop};
+use crate::chunker::Chunker;
+use crate::codec::compress::Compression;
+use crate::codec::keys::BlobKind;
+use crate::format::config::ChunkerParams;
+use crate::format::limits::{MAX_HOST, MAX_SOURCE_PATH};
+use crate::format::name::ArchiveName;
+use crate::format::pack::PackKind;
+use crate::format::record::{ArchiveRecord, Member, SourceInfo};
+use crate::id::{ArchiveId, BlobId, PackId, SessionId};
+use crate::image::Image;
+use crate::image::maps::Maps;
+use crate::repository::archives::{chain, list_archives, refresh_catalogue};
+use crate::repository::index::{Index, publish_segments};
+use crate::repository::packer::PackWriter;
+use crate::repository::session::{HEARTBEAT, Session, Unconfirmed, claimable_packs, host_name};
+use crate::repository::{Repository, now};
+use crate::source::{Source, SourceSpec};
+
+/// How often a create starts over because compactions took what it claimed.
+const MAX_PASSES: usize = 5;
+/// Cache for walking the new maps after a lost claim, in bytes.
+const WALK_CACHE: usize = 8 << 20;
+
+/// What to put into an archive.
+#[derive(Debug, Clone)]
+pub struct CreateOptions {
+    /// The archive's name.
+    pub name: ArchiveName,
+    /// Its members and what they are read from.
+    pub members: Vec<(ArchiveName, SourceSpec)>,
+    /// What the user says of it.
+    pub comment: String,
+    /// Tags.
+    pub tags: Vec<ArchiveName>,
+    /// The moment it stands for, in ns since 1970, UTC; now, if not given.
+    pub time: Option<i64>,
+    /// How new chunks are compressed.
+    pub compression: Compression,
+    /// How images are cut; as the repository says, if not given.
+    pub chunker: Option<ChunkerParams>,
+    /// Only count what would be stored.
+    pub dry_run: bool,
+}
+
+/// What was made.
+#[derive(Debug, Clone)]
+pub struct Created {
+    /// The new archive; `None` in a dry run.
+    pub id: Option<ArchiveId>,
+    /// Its record.
+    pub record: ArchiveRecord,
+    /// What the user should know although the archive is good.
+    pub warnings: Vec<String>,
+}
+
+/// Makes an archive. When this returns, it is durable and confirmed. After an error nothing is listed that was not
+/// before; packs that were stored are found again by the next create once an index names them.
+///
+/// # Errors
+/// [`Error`].
+pub fn create(
+    repository: &Arc<Repository>,
+    options: &CreateOptions,
+    stop: &Stop,
+    monitor: &dyn Monitor,
+) -> Result<Created> {
+    let started = now();
+    // Sources first: what is missing or busy is said before anything is written.
+    let mut sources = open_all(options)?;
+    if options.dry_run {
+        let store = Store::new(repository, options, claimable_packs(repository.objects())?, None)?;
+        let images = store_all(&store, &mut sources, stop, monitor)?;
+        let (members, warnings) = finish_sources(sources, &images)?;
+        let record = record(repository, options, started, SessionId([0; 16]), members, &store)?;
+        return Ok(Created { id: None, record, warnings });
+    }
+    let session = Session::begin(repository, &format!("create {}", options.name))?;
+    let created = with_heartbeat(&session, || passes(repository, options, &session, sources, started, stop, monitor))?;
+    session.end()?;
+    if let Err(error) = refresh_catalogue(repository.objects()) {
+        log::warn!("the catalogue could not be refreshed: {}; listings are slower until it is", chain(&error));
+    }
+    Ok(created)
+}
+
+type OpenSource = (ArchiveName, Source);
+
+fn open_all(options: &CreateOptions) -> Result<Vec<OpenSource>> {
+    let open = |(name, spec): &(ArchiveName, SourceSpec)| Ok((name.clone(), Source::open(spec)?));
+    options.members.iter().map(open).collect()
+}
+
+/// Runs `work` while a thread of its own keeps the session alive.
+fn with_heartbeat<T>(session: &Session<'_>, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (done, waiting) = bounded::<()>(0);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while let Err(RecvTimeoutError::Timeout) = waiting.recv_timeout(HEARTBEAT) {
+                session.heartbeat();
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+/// Stores, publishes and confirms, again if claimed packs disappeared meanwhile.
+fn passes(
+    repository: &Arc<Repository>,
+    options: &CreateOptions,
+    session: &Session<'_>,
+    mut sources: Vec<OpenSource>,
+    started: i64,
+    stop: &Stop,
+    monitor: &dyn Monitor,
+) -> Result<Created> {
+    let claimable = claimable_packs(repository.objects())?;
+    let mut store = Store::new(repository, options, claimable, None)?;
+    let mut superseded: Option<ArchiveId> = None;
+    for _ in 0..MAX_PASSES {
+        let pack_size = repository.config().pack_size;
+        let start = |kind| {
+            PackWriter::start(kind, pack_size, repository.objects().clone())
+                .map_err(|source| Error::Io { action: "start a thread for", path: "the packs".into(), source })
+        };
+        store.writers = Some(Writers { data: start(PackKind::Data)?, maps: start(PackKind::Maps)? });
+        let images = store_all(&store, &mut sources, stop, monitor)?;
+        let stream = sources.iter().any(|(_, source)| matches!(source, Source::Stream(_)));
+        let (members, warnings) = finish_sources(std::mem::take(&mut sources), &images)?;
+        publish_packs(repository, &mut store)?;
+        stop.check()?;
+        let record = record(repository, options, started, session.id(), members, &store)?;
+        let id = session.publish(&record)?;
+        if let Some(first) = superseded.take() {
+            session.withdraw(first)?;
+        }
+        let unconfirmed = session.confirm(&store.claimed.lock())?;
+        let lost = lost_packs(repository, &record, &unconfirmed)?;
+        if lost.is_empty() {
+            return Ok(Created { id: Some(id), record, warnings });
+        }
+        log::warn!("a compaction removed {} packs that this backup relied on; what they held is stored again", lost.len());
+        if stream {
+            return Err(Error::LostClaim { packs: lost.len() });
+        }
+        superseded = Some(id);
+        store.bar(&lost);
+        sources = open_all(options)?;
+    }
+    Err(Error::NeverConfirmed)
+}
+
+/// Of the claimed packs that are gone, those of which the new archive needs a blob that was not forwarded.
+fn lost_packs(
+    repository: &Arc<Repository>,
+    record: &ArchiveRecord,
+    unconfirmed: &Unconfirmed,
+) -> Result<HashSet<PackId>> {
+    if unconfirmed.gone.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let maps = Maps::new(repository.clone(), WALK_CACHE);
+    let mut needed: HashMap<PackId, Vec<(BlobKind, BlobId)>> = HashMap::new();
+    for member in &record.members {
+        let image = Image::of(member, repository.config().span_shift);
+        let walked = maps.walk(&image, &mut |kind, id, at| {
+            if unconfirmed.gone.contains(&at.pack.id) {
+                needed.entry(at.pack.id).or_default().push((kind, id));
+            }
+        });
+        if walked.is_err() {
+            // A map is gone with its pack: everything is stored again.
+            return Ok(unconfirmed.gone.clone());
+        }
+    }
+    needed.retain(|pack, blobs| !unconfirmed.all_forwarded(repository.packs(), *pack, blobs));
+    Ok(needed.into_keys().collect())
+}
+
+fn store_all(
+    store: &Store<'_>,
+    sources: &mut [OpenSource],
+    stop: &Stop,
+    monitor: &dyn Monitor,
+) -> Result<Vec<StoredImage>> {
+    let mut images = Vec::with_capacity(sources.len());
+    for (name, source) in sources {
+        images.push(store_image(store, source, name.as_str(), stop, monitor)?);
+    }
+    Ok(images)
+}
+
+/// Makes all packs durable, then publishes where their blobs lie.
+fn publish_packs(repository: &Repository, store: &mut Store<'_>) -> Result<()> {
+    let Some(Writers { data, maps }) = store.writers.take() else { return Ok(()) };
+    let mut stored = data.finish()?;
+    stored.extend(maps.finish()?);
+    let entries: Vec<_> = stored.iter().flat_map(|pack| pack.index_entries().collect::<Vec<_>>()).collect();
+    publish_segments(repository.objects(), &entries)?;
+    store.claimable.extend(stored.iter().map(|pack| pack.pack.id));
+    Ok(())
+}
+
+/// Learns whether streams were whole and files stayed the same.
+fn finish_sources(sources: Vec<OpenSource>, images: &[StoredImage]) -> Result<(Vec<Member>, Vec<String>)> {
+    let mut warnings = Vec::new();
+    let mut members = Vec::with_capacity(images.len());
+    for ((name, source), image) in sources.into_iter().zip(images) {
+        let mut path = source.path_bytes().to_vec();
+        path.truncate(MAX_SOURCE_PATH);
+        let shown = String::from_utf8_lossy(&path).into_owned();
+        members.push(Member {
+            name,
+            size: image.size,
+            data: image.data,
+            chunks: image.chunks,
+            logical_sector: source.logical_sector(),
+            physical_sector: source.physical_sector(),
+            source: SourceInfo { kind: source.kind().as_str().into(), path },
+            root: image.root,
+            bad: Vec::new(),
+        });
+        if source.in_use() {
+            warnings.push(format!("{shown} is in use; back up a snapshot of it, or the image may mix several moments"));
+        }
+        match source {
+            Source::Seekable(file) if file.changed_since_open() => {
+                warnings.push(format!("{shown} changed while it was read; the image may mix several moments"));
+            }
+            Source::Seekable(_) => {}
+            Source::Stream(stream) => stream.finish()?,
+        }
+    }
+    Ok((members, warnings))
+}
+
+fn record(
+    repository: &Repository,
+    options: &CreateOptions,
+    started: i64,
+    session: SessionId,
+    members: Vec<Member>,
+    store: &Store<'_>,
+) -> Result<ArchiveRecord> {
+    let archives = list_archives(repository.objects())?;
+    let previous = archives.iter().rev().find(|archive| archive.name == options.name);
+    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default();
+    let record = ArchiveRecord {
+        name: options.name.clone(),
+        time: options.time.unwrap_or(started),
+        started,
+        finished: now(),
+        host: host_name(),
+        user: user.chars().take(MAX_HOST / 4).collect(),
+        comment: options.comment.clone(),
+        tags: options.tags.clone(),
+        previous: previous.map(crate::repository::archives::Archive::id),
+        session,
+        members,
+        stats: store.counters.stats(),
+    };
+    Ok(record)
+}
+
+impl<'a> Store<'a> {
+    fn new(
+        repository: &'a Repository,
+        options: &CreateOptions,
+        claimable: HashSet<PackId>,
+        writers: Option<Writers>,
+    ) -> Result<Self> {
+        let chunker = options.chunker.unwrap_or(repository.config().chunker);
+        chunker.check().map_err(crate::repository::Error::from)?;
+        Ok(Self {
+            repository,
+            index: Index::load(repository.objects(), &claimable)?,
+            claimable,
+            chunker: Chunker::new(chunker, repository.keyring().gear()?),
+            compression: options.compression,
+            writers,
+            claimed: Mutex::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Forgets lost packs before the next pass.
+    fn bar(&mut self, lost: &HashSet<PackId>) {
+        self.index.bar(lost);
+        self.claimable.retain(|pack| !lost.contains(pack));
+        self.claimed.lock().clear();
+    }
+}
+
+/// The heartbeat is far apart from any sensible patience of a compactor.
+const _: () = assert!(HEARTBEAT.as_secs() <= Duration::from_secs(300).as_secs());

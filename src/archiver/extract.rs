@@ -1,0 +1,174 @@
+//! Restoring an image: spans are read and verified by all cores, and written where they belong.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::ops::Range;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::error::{Error, Result};
+use super::target::{Ordered, Target};
+use super::{Monitor, Stop, workers};
+use crate::extent::spans_of;
+use crate::image::Image;
+use crate::image::reader::ImageReader;
+
+/// Restores an image to a file or device.
+///
+/// # Errors
+/// [`Error`]; a file target is then not there, a device's contents are unspecified.
+pub fn extract(
+    reader: &ImageReader,
+    image: &Image,
+    target: &Target,
+    stop: &Stop,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    monitor.total(image.size);
+    let (send, queue) = bounded::<Range<u64>>(workers() * 2);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers())
+            .map(|_| {
+                let queue: Receiver<Range<u64>> = queue.clone();
+                scope.spawn(move || {
+                    let mut buffer = Vec::new();
+                    for range in queue {
+                        stop.check()?;
+                        read_range(reader, image, &range, &mut buffer)?;
+                        target.write_at(range.start, &buffer)?;
+                        monitor.advanced(range.end - range.start, 0);
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        drop(queue);
+        let dispatched = each_run(reader, image, &mut |run| match run {
+            Run::Hole(range) => {
+                stop.check()?;
+                target.zero(range.start, range.end - range.start)?;
+                monitor.advanced(range.end - range.start, 0);
+                Ok(true)
+            }
+            Run::Data(range) => Ok(send.send(range).is_ok()),
+        });
+        drop(send);
+        let worked: Result<()> = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or(Err(Error::Panicked { what: "a thread that restores" })))
+            .collect();
+        worked.and(dispatched)
+    })
+}
+
+/// Restores an image to a stream, zeros included.
+///
+/// # Errors
+/// [`Error`].
+pub fn extract_to_stream(
+    reader: &ImageReader,
+    image: &Image,
+    out: impl Write,
+    stop: &Stop,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    monitor.total(image.size);
+    let threads = workers();
+    // A ticket is held from the moment a range is handed out until it is written: what waits in memory is bounded.
+    let (tickets, ticket) = bounded::<()>(threads * 3);
+    let (send, queue) = bounded::<(u64, Run)>(threads);
+    let (results, done) = bounded::<(u64, Result<(Run, Vec<u8>)>)>(threads);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (queue, results) = (queue.clone(), results.clone());
+            scope.spawn(move || {
+                for (order, run) in queue {
+                    let mut buffer = Vec::new();
+                    let read = match &run {
+                        Run::Hole(_) => Ok(()),
+                        Run::Data(range) => read_range(reader, image, range, &mut buffer),
+                    };
+                    if results.send((order, read.map(|()| (run, buffer)))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop((queue, results));
+        let dispatcher = scope.spawn(move || {
+            let mut order = 0;
+            each_run(reader, image, &mut |run| {
+                stop.check()?;
+                order += 1;
+                Ok(tickets.send(()).is_ok() && send.send((order - 1, run)).is_ok())
+            })
+        });
+        let written = write_in_order(&done, &ticket, Ordered(out), monitor);
+        drop((done, ticket));
+        let dispatched = dispatcher.join().unwrap_or(Err(Error::Panicked { what: "a thread that restores" }));
+        written.and(dispatched)
+    })
+}
+
+fn write_in_order(
+    done: &Receiver<(u64, Result<(Run, Vec<u8>)>)>,
+    ticket: &Receiver<()>,
+    mut out: Ordered<impl Write>,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let mut waiting = BTreeMap::new();
+    let mut next = 0;
+    for (order, result) in done {
+        waiting.insert(order, result?);
+        while let Some((run, bytes)) = waiting.remove(&next) {
+            match &run {
+                Run::Hole(range) => out.zeros(range.end - range.start)?,
+                Run::Data(_) => out.write(&bytes)?,
+            }
+            let (Run::Hole(range) | Run::Data(range)) = run;
+            monitor.advanced(range.end - range.start, 0);
+            next += 1;
+            // One was taken when this run was handed out.
+            let _ = ticket.try_recv();
+        }
+    }
+    out.0.flush().map_err(|source| Error::Io { action: "write", path: "standard output".into(), source })
+}
+
+/// A part of an image: a hole of any length, or data within one span.
+#[derive(Debug)]
+enum Run {
+    Hole(Range<u64>),
+    Data(Range<u64>),
+}
+
+/// Calls `take` with all parts of an image in order until it says no.
+fn each_run(reader: &ImageReader, image: &Image, take: &mut dyn FnMut(Run) -> Result<bool>) -> Result<()> {
+    let maps = reader.maps();
+    let mut at = 0;
+    while at < image.size {
+        let data = maps.next_data(image, at)?.unwrap_or(image.size);
+        if data > at && !take(Run::Hole(at..data))? {
+            return Ok(());
+        }
+        if data >= image.size {
+            return Ok(());
+        }
+        let hole = maps.next_hole(image, data)?;
+        for span in spans_of(&(data..hole), image.span_shift) {
+            let start = data.max(span << image.span_shift);
+            let end = hole.min((span + 1) << image.span_shift);
+            if !take(Run::Data(start..end))? {
+                return Ok(());
+            }
+        }
+        at = hole;
+    }
+    Ok(())
+}
+
+fn read_range(reader: &ImageReader, image: &Image, range: &Range<u64>, buffer: &mut Vec<u8>) -> Result<()> {
+    buffer.resize((range.end - range.start) as usize, 0);
+    reader.read_at(image, range.start, buffer)?;
+    Ok(())
+}

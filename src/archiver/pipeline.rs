@@ -1,0 +1,272 @@
+//! Reading one image span by span with all cores: a dispatcher hands out spans, workers store them, the caller's thread
+//! puts their maps in order into the tree.
+//!
+//! Channels are bounded and threads scoped. The first error makes the others stop at their next span; every join is checked.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::error::{Error, Result};
+use super::span::{Scratch, SpanOutcome, Store};
+use super::{Monitor, Stop, workers};
+use crate::extent::{HOLE_UNIT, span_len};
+use crate::format::limits::MAX_IMAGE;
+use crate::format::record::Root;
+use crate::image::tree_writer::TreeWriter;
+use crate::source::{Seekable, Source, Stream};
+
+/// What a pass over one source made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StoredImage {
+    pub(super) size: u64,
+    pub(super) data: u64,
+    pub(super) chunks: u64,
+    pub(super) root: Option<Root>,
+}
+
+/// A span to store, with its place in the order of spans handed out.
+#[derive(Debug)]
+struct Job {
+    order: u64,
+    span: u64,
+    content: Content,
+}
+
+/// What a span holds.
+#[derive(Debug)]
+enum Content {
+    /// So many bytes, of which these parts of the source (offsets in the image, on the grid) are to be read first.
+    Read { len: usize, parts: Vec<Range<u64>> },
+    /// These bytes.
+    Bytes(Vec<u8>),
+}
+
+/// A span that is done; `None` if it is all hole.
+#[derive(Debug)]
+struct Done {
+    order: u64,
+    span: u64,
+    end: u64,
+    outcome: Option<SpanOutcome>,
+}
+
+/// Stores an image.
+pub(super) fn store_image(
+    store: &Store<'_>,
+    source: &mut Source,
+    what: &str,
+    stop: &Stop,
+    monitor: &dyn Monitor,
+) -> Result<StoredImage> {
+    let span_shift = store.repository.config().span_shift;
+    let threads = workers();
+    let (jobs, queue) = bounded::<Job>(threads);
+    let (results, done) = bounded::<Result<Done>>(threads * 2);
+    let (seekable, stream) = match source {
+        Source::Seekable(seekable) => (Some(&*seekable), None),
+        Source::Stream(stream) => (None, Some(stream)),
+    };
+    if let Some(seekable) = seekable {
+        monitor.total(seekable.len());
+        if seekable.len() > MAX_IMAGE {
+            return Err(Error::TooLong { what: what.into() });
+        }
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (queue, results) = (queue.clone(), results.clone());
+            scope.spawn(move || work(store, seekable, span_shift, &queue, &results));
+        }
+        drop((queue, results));
+        let dispatcher = scope.spawn(move || match (seekable, stream) {
+            (Some(seekable), _) => dispatch_ranges(seekable, span_shift, &jobs, stop),
+            (None, Some(stream)) => dispatch_stream(stream, what, span_shift, &jobs, stop),
+            (None, None) => Ok(0),
+        });
+        let collected = collect(store, span_shift, &done, monitor);
+        // Workers and dispatcher end when nobody listens any more.
+        drop(done);
+        let dispatched =
+            dispatcher.join().unwrap_or(Err(Error::Panicked { what: "the thread that reads the source" }));
+        collected?.finish(dispatched?)
+    })
+}
+
+/// Hands out the spans that may hold data; returns the size of the image.
+fn dispatch_ranges(source: &Seekable, span_shift: u8, jobs: &Sender<Job>, stop: &Stop) -> Result<u64> {
+    let size = source.len();
+    let mut open: Option<(u64, Vec<Range<u64>>)> = None;
+    let mut from = 0;
+    let mut order = 0;
+    let mut send = |open: Option<(u64, Vec<Range<u64>>)>| {
+        let Some((span, parts)) = open else { return true };
+        let len = span_len(size, span_shift, span) as usize;
+        order += 1;
+        jobs.send(Job { order: order - 1, span, content: Content::Read { len, parts } }).is_ok()
+    };
+    while from < size {
+        stop.check()?;
+        let Some(found) = source.data_ranges(from) else { break };
+        // Outward to the grid: what lies beside the data in its blocks is read as the zeros it is.
+        let mut at = (found.start & !(HOLE_UNIT - 1)).max(from);
+        let end = found.end.next_multiple_of(HOLE_UNIT).min(size);
+        from = end.max(found.end);
+        while at < end {
+            let span = at >> span_shift;
+            let part = at..end.min((span + 1) << span_shift);
+            at = part.end;
+            match &mut open {
+                Some((number, parts)) if *number == span => parts.push(part),
+                _ => {
+                    if !send(open.replace((span, vec![part]))) {
+                        return Ok(size);
+                    }
+                }
+            }
+            stop.check()?;
+        }
+    }
+    send(open);
+    Ok(size)
+}
+
+/// Reads a stream span by span; returns its length.
+fn dispatch_stream(
+    stream: &mut Stream,
+    what: &str,
+    span_shift: u8,
+    jobs: &Sender<Job>,
+    stop: &Stop,
+) -> Result<u64> {
+    let mut size = 0;
+    for span in 0.. {
+        stop.check()?;
+        let mut bytes = vec![0; 1 << span_shift];
+        let read = stream.read(&mut bytes);
+        let len = read.map_err(|source| Error::Stream { what: what.into(), offset: size, source })?;
+        let whole = len == bytes.len();
+        bytes.truncate(len);
+        size += len as u64;
+        if size > MAX_IMAGE {
+            return Err(Error::TooLong { what: what.into() });
+        }
+        let job = Job { order: span, span, content: Content::Bytes(bytes) };
+        if len > 0 && jobs.send(job).is_err() {
+            return Ok(size);
+        }
+        if !whole {
+            break;
+        }
+    }
+    Ok(size)
+}
+
+/// A worker: stores spans until there are none, or nobody wants their results.
+fn work(
+    store: &Store<'_>,
+    source: Option<&Seekable>,
+    span_shift: u8,
+    queue: &Receiver<Job>,
+    results: &Sender<Result<Done>>,
+) {
+    let mut buffer = Vec::new();
+    let mut scratch = Scratch::default();
+    for job in queue {
+        let stored = store_span(store, source, span_shift, job, &mut buffer, &mut scratch);
+        let failed = stored.is_err();
+        if results.send(stored).is_err() || failed {
+            return;
+        }
+    }
+}
+
+fn store_span(
+    store: &Store<'_>,
+    source: Option<&Seekable>,
+    span_shift: u8,
+    job: Job,
+    buffer: &mut Vec<u8>,
+    scratch: &mut Scratch,
+) -> Result<Done> {
+    let Job { order, span, content } = job;
+    let base = span << span_shift;
+    let (len, outcome) = match content {
+        Content::Read { len, parts } => {
+            let Some(source) = source else { return Err(Error::Panicked { what: "the reader of a stream" }) };
+            buffer.resize(len, 0);
+            let mut present = Vec::with_capacity(parts.len());
+            for part in parts {
+                let range = (part.start - base) as usize..(part.end - base) as usize;
+                source.read_at(part.start, &mut buffer[range.clone()])?;
+                store.counters.read.fetch_add(range.len() as u64, Ordering::Relaxed);
+                source.drop_behind(part);
+                present.push(range);
+            }
+            (len, store.span(buffer, &present, scratch)?)
+        }
+        Content::Bytes(bytes) => {
+            store.counters.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            let whole = 0..bytes.len();
+            (bytes.len(), store.span(&bytes, &[whole], scratch)?)
+        }
+    };
+    Ok(Done { order, span, end: base + len as u64, outcome })
+}
+
+type StoreNode<'a> = Box<
+    dyn FnMut(
+            &crate::format::node::Node,
+            &[crate::format::location::Location],
+        ) -> Result<(crate::id::BlobId, crate::format::location::Location)>
+        + 'a,
+>;
+
+/// The tree under construction.
+struct Collected<'a> {
+    tree: TreeWriter<StoreNode<'a>>,
+    data: u64,
+    chunks: u64,
+}
+
+impl Collected<'_> {
+    fn push(&mut self, done: &Done) -> Result<()> {
+        let Some(outcome) = done.outcome else { return Ok(()) };
+        self.data += outcome.map.data;
+        self.chunks += outcome.chunks;
+        self.tree.push(done.span, outcome.map, done.end)
+    }
+
+    fn finish(self, size: u64) -> Result<StoredImage> {
+        let root = self.tree.finish(size)?;
+        Ok(StoredImage { size, data: self.data, chunks: self.chunks, root })
+    }
+}
+
+/// Takes spans as they come and adds their maps in order.
+fn collect<'a>(
+    store: &'a Store<'_>,
+    span_shift: u8,
+    done: &Receiver<Result<Done>>,
+    monitor: &dyn Monitor,
+) -> Result<Collected<'a>> {
+    let store_node: StoreNode<'a> = Box::new(|node, locations| store.node(node, locations));
+    let mut collected = Collected { tree: TreeWriter::new(span_shift, store_node), data: 0, chunks: 0 };
+    let mut waiting: BTreeMap<u64, Done> = BTreeMap::new();
+    let mut next = 0;
+    let mut reported = 0;
+    for result in done {
+        let result = result?;
+        let new = result.outcome.map_or(0, |outcome| outcome.new);
+        monitor.advanced(result.end.saturating_sub(reported), new);
+        reported = reported.max(result.end);
+        waiting.insert(result.order, result);
+        while let Some(result) = waiting.remove(&next) {
+            collected.push(&result)?;
+            next += 1;
+        }
+    }
+    Ok(collected)
+}

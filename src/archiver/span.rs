@@ -1,0 +1,242 @@
+//! One span's way into the repository: zeros → chunks → ids → claims → sealed blobs → span map.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::error::Result;
+use crate::chunker::{Chunker, data_runs, lay_out};
+use crate::codec::compress::Compression;
+use crate::codec::keys::{BlobKind, Keyring};
+use crate::extent::HOLE_UNIT;
+use crate::format::location::Location;
+use crate::format::node::{self, Node};
+use crate::format::pack::{PackKind, seal_blob};
+use crate::format::record::CreateStats;
+use crate::format::span_map::{self, ChunkRef, SpanMap};
+use crate::id::{BlobId, PackId};
+use crate::image::tree_writer::StoredMap;
+use crate::repository::index::{Claim, Index};
+use crate::repository::packer::PackWriter;
+use crate::repository::{self, Repository};
+
+/// What all workers of a create share.
+#[derive(Debug)]
+pub(super) struct Store<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) index: Index,
+    pub(super) claimable: HashSet<PackId>,
+    pub(super) chunker: Chunker,
+    pub(super) compression: Compression,
+    /// Where blobs go; `None` in a dry run, which stores nothing.
+    pub(super) writers: Option<Writers>,
+    pub(super) claimed: Mutex<HashSet<PackId>>,
+    pub(super) counters: Counters,
+}
+
+/// One writer per kind of pack.
+#[derive(Debug)]
+pub(super) struct Writers {
+    pub(super) data: PackWriter,
+    pub(super) maps: PackWriter,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) read: AtomicU64,
+    new_chunks: AtomicU64,
+    new_plain: AtomicU64,
+    new_sealed: AtomicU64,
+    reused_chunks: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn stats(&self) -> CreateStats {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CreateStats {
+            read: load(&self.read),
+            new_chunks: load(&self.new_chunks),
+            new_plain: load(&self.new_plain),
+            new_sealed: load(&self.new_sealed),
+            reused_chunks: load(&self.reused_chunks),
+        }
+    }
+}
+
+/// A span that is not all hole.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SpanOutcome {
+    pub(super) map: StoredMap,
+    pub(super) chunks: u64,
+    /// Plain bytes stored anew.
+    pub(super) new: u64,
+}
+
+/// Buffers that a worker uses again and again.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    stream: Vec<u8>,
+}
+
+impl Store<'_> {
+    fn keyring(&self) -> &Keyring {
+        self.repository.keyring()
+    }
+
+    /// Stores a span given its bytes. `present` are the ranges of `bytes` that may hold data, sorted and on the grid; whatever stands
+    /// elsewhere is not looked at. `None` if all is zero.
+    pub(super) fn span(
+        &self,
+        bytes: &[u8],
+        present: &[Range<usize>],
+        scratch: &mut Scratch,
+    ) -> Result<Option<SpanOutcome>> {
+        let runs = runs_within(bytes, present);
+        if runs.is_empty() {
+            return Ok(None);
+        }
+        let stream: &[u8] = match &runs[..] {
+            [run] => &bytes[run.clone()],
+            runs => {
+                scratch.stream.clear();
+                runs.iter().for_each(|run| scratch.stream.extend_from_slice(&bytes[run.clone()]));
+                &scratch.stream
+            }
+        };
+        let mut chunks: Vec<ChunkRef> = Vec::new();
+        let mut locations = Vec::new();
+        let mut numbers: HashMap<BlobId, u32> = HashMap::new();
+        let mut cuts = Vec::new();
+        let mut new = 0;
+        for range in self.chunker.chunks(stream) {
+            let plain = &stream[range];
+            let id = self.keyring().blob_id(BlobKind::Chunk, plain)?;
+            let len = u32::try_from(plain.len()).expect("chunks are at most 4 MiB");
+            let number = match numbers.get(&id) {
+                Some(number) => *number,
+                None => {
+                    let number = u32::try_from(chunks.len()).expect("a span has few chunks");
+                    let (location, stored) = self.chunk(&id, plain)?;
+                    new += if stored { u64::from(len) } else { 0 };
+                    chunks.push(ChunkRef { id, plain_len: len });
+                    locations.push(location);
+                    numbers.insert(id, number);
+                    number
+                }
+            };
+            cuts.push((number, len));
+        }
+        let span_len = u32::try_from(bytes.len()).expect("spans are at most 64 MiB");
+        let map = SpanMap { span_len, extents: lay_out(&runs, &cuts), chunks };
+        let stored = self.map(&map, &locations)?;
+        Ok(Some(SpanOutcome { map: stored, chunks: map.chunks.len() as u64, new }))
+    }
+
+    /// Claims or stores a chunk; also says whether it was stored.
+    fn chunk(&self, id: &BlobId, plain: &[u8]) -> Result<(Location, bool)> {
+        let pending = match self.index.claim(id) {
+            Claim::Exists(location) => {
+                self.counters.reused_chunks.fetch_add(1, Ordering::Relaxed);
+                self.claimed.lock().insert(location.pack.id);
+                return Ok((location, false));
+            }
+            Claim::Mine(pending) => pending,
+        };
+        let location = self.blob(BlobKind::Chunk, id, plain)?;
+        pending.stored(location);
+        self.counters.new_chunks.fetch_add(1, Ordering::Relaxed);
+        self.counters.new_plain.fetch_add(plain.len() as u64, Ordering::Relaxed);
+        Ok((location, true))
+    }
+
+    /// Seals a blob and appends it to a pack.
+    fn blob(&self, kind: BlobKind, id: &BlobId, plain: &[u8]) -> Result<Location> {
+        let sealed = seal_blob(self.keyring(), kind, id, plain, self.compression)?;
+        self.counters.new_sealed.fetch_add(sealed.len() as u64, Ordering::Relaxed);
+        let Some(writers) = &self.writers else { return Ok(nowhere(sealed.len())) };
+        let writer = match PackKind::of(kind) {
+            PackKind::Data => &writers.data,
+            PackKind::Maps => &writers.maps,
+        };
+        let location = writer.add(kind, id, plain.len(), &sealed)?;
+        self.claimed.lock().insert(location.pack.id);
+        Ok(location)
+    }
+
+    /// Claims or stores a span map. A stored one is used again only if all packs it hints at may be claimed.
+    fn map(&self, map: &SpanMap, locations: &[Location]) -> Result<StoredMap> {
+        let content = map.content();
+        let id = self.keyring().blob_id(BlobKind::SpanMap, &content)?;
+        let data = map.data_bytes();
+        let reusable = |hinted: &[Location]| hinted.iter().all(|at| self.claimable.contains(&at.pack.id));
+        let read = |plain: &[u8]| span_map::from_bytes(plain).map(|(_, hinted)| hinted);
+        if let Some(location) = self.reuse(BlobKind::SpanMap, &id, read, reusable)? {
+            return Ok(StoredMap { id, location, data });
+        }
+        let plain = span_map::with_hints(&content, locations);
+        let location = self.blob(BlobKind::SpanMap, &id, &plain)?;
+        Ok(StoredMap { id, location, data })
+    }
+
+    /// Claims or stores a tree node. A stored one is used again only if its hints are just these places.
+    pub(super) fn node(&self, node: &Node, locations: &[Location]) -> Result<(BlobId, Location)> {
+        let content = node.content();
+        let id = self.keyring().blob_id(BlobKind::Node, &content)?;
+        let read = |plain: &[u8]| node::from_bytes(plain).map(|(_, hinted)| hinted);
+        if let Some(location) = self.reuse(BlobKind::Node, &id, read, |hinted| hinted == locations)? {
+            return Ok((id, location));
+        }
+        let plain = node::to_bytes(&content, locations);
+        Ok((id, self.blob(BlobKind::Node, &id, &plain)?))
+    }
+
+    /// Where a map or node lies that an earlier session stored, if its hints may be used.
+    fn reuse(
+        &self,
+        kind: BlobKind,
+        id: &BlobId,
+        read: impl Fn(&[u8]) -> std::result::Result<Vec<Location>, crate::format::FormatError>,
+        usable: impl Fn(&[Location]) -> bool,
+    ) -> Result<Option<Location>> {
+        let Some(location) = self.index.find(id) else { return Ok(None) };
+        let opened = self.repository.packs().read(kind, id, location);
+        let hinted = opened.and_then(|plain| Ok(read(&plain)?));
+        let hinted = match hinted {
+            Ok(hinted) if usable(&hinted) => hinted,
+            Ok(_) => return Ok(None),
+            Err(error @ repository::Error::Codec(_)) => return Err(error.into()),
+            Err(error) => {
+                log::warn!("{}; stored again", repository::archives::chain(&error));
+                return Ok(None);
+            }
+        };
+        let mut claimed = self.claimed.lock();
+        claimed.insert(location.pack.id);
+        claimed.extend(hinted.iter().map(|at| at.pack.id));
+        Ok(Some(location))
+    }
+}
+
+/// The place of a blob that a dry run did not store.
+fn nowhere(sealed_len: usize) -> Location {
+    let pack = crate::format::location::PackRef { id: PackId([0; 16]), mode: 1, epoch: 0 };
+    Location { pack, offset: 0, sealed_len: u32::try_from(sealed_len).unwrap_or(u32::MAX) }
+}
+
+/// The runs of data in those parts of a span that may hold any.
+fn runs_within(bytes: &[u8], present: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for part in present {
+        debug_assert!(part.start.is_multiple_of(HOLE_UNIT as usize));
+        for run in data_runs(&bytes[part.clone()]) {
+            let run = run.start + part.start..run.end + part.start;
+            match runs.last_mut() {
+                Some(last) if last.end == run.start => last.end = run.end,
+                _ => runs.push(run),
+            }
+        }
+    }
+    runs
+}
