@@ -176,7 +176,7 @@ fn list_prefixes(storage: &dyn Storage) {
 }
 
 fn list_order_and_depth(storage: &dyn Storage) {
-    let sorted = ["p/-", "p/.a", "p/0", "p/a-b", "p/a.b", "p/a/b", "p/a/b0/c/d/e", "p/aa", "p/b/c", "p/z"];
+    let sorted = ["p/-", "p/--", "p/0", "p/a-b", "p/a.b", "p/a/b", "p/a/b0/c/d/e", "p/aa", "p/b/c", "p/z"];
     for (len, object) in sorted.iter().enumerate().rev() {
         ok(storage.put(&name(object), &[&vec![0; len]]));
     }
