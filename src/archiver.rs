@@ -8,18 +8,18 @@ mod span;
 pub mod target;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use error::{Error, Result};
 
 /// Tells running work that a signal asked it to stop.
 #[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicI32>);
+pub struct Stop(Arc<AtomicUsize>);
 
 impl Stop {
     /// Where a signal handler stores the signal's number.
     #[must_use]
-    pub fn flag(&self) -> Arc<AtomicI32> {
+    pub fn flag(&self) -> Arc<AtomicUsize> {
         self.0.clone()
     }
 
@@ -30,7 +30,7 @@ impl Stop {
     pub fn check(&self) -> Result<()> {
         match self.0.load(Ordering::Relaxed) {
             0 => Ok(()),
-            signal => Err(Error::Stopped { signal }),
+            signal => Err(Error::Stopped { signal: i32::try_from(signal).unwrap_or(0) }),
         }
     }
 }

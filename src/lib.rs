@@ -7,9 +7,11 @@
 
 pub mod archiver;
 pub mod chunker;
+pub mod cli;
 pub mod codec;
 pub mod extent;
 pub mod format;
+pub mod fuse;
 pub mod id;
 pub mod image;
 pub mod partition;

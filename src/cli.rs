@@ -1,0 +1,55 @@
+//! The command line: raw arguments → checked options → a call of the library. The only code that prints.
+
+mod args;
+mod commands;
+mod exit;
+mod location;
+mod logger;
+mod output;
+mod progress;
+mod repository;
+mod secret;
+mod signals;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use exit::Exit;
+
+/// Runs the program with these arguments, the program's name first.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    logger::start();
+    forbid_core_dumps();
+    let cli = match Cli::try_parse_from(args::from_mount_helper(args.collect())) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no failure.
+            let failed = error.use_stderr();
+            let _ = error.print();
+            return if failed { Exit::Failed.into() } else { Exit::Done.into() };
+        }
+    };
+    let result = match cli.command {
+        Command::Init(args) => commands::init::run(&args),
+        Command::Create(args) => commands::create::run(&args),
+        Command::List(args) => commands::list::run(&args),
+        Command::Info(args) => commands::info::run(&args),
+        Command::Extract(args) => commands::extract::run(&args),
+        Command::Mount(args) => commands::mount::run(&args),
+        Command::Umount(args) => commands::umount::run(&args),
+    };
+    match result {
+        Ok(()) if logger::warnings() > 0 => Exit::Warnings.into(),
+        Ok(()) => Exit::Done.into(),
+        Err(error) => exit::report(&error).into(),
+    }
+}
+
+/// Keys and passphrases must not end in a core file.
+fn forbid_core_dumps() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+}

@@ -1,0 +1,298 @@
+//! The raw arguments of every command.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::output::parse_size;
+use super::secret::SecretArgs;
+
+/// Back up whole disks, and walk into the backups
+#[derive(Debug, Parser)]
+#[command(name = "copal", version, max_term_width = 110, after_help = "\
+A repository is named by its directory REPO, or by COPAL_REPO in the environment. An archive is named as
+  REPO::web01             the newest of web01        REPO::web01@2026-11-20  the newest at or before (UTC)
+  REPO::web01~1           the one before             REPO::#a1b2c3           by its id
+The passphrase comes from a prompt, COPAL_PASSPHRASE, COPAL_PASSCOMMAND (run without a shell), COPAL_PASSPHRASE_FD,
+--passphrase-file or --key-file.
+
+Exit codes: 0 done, 1 done with warnings, 2 failed, 128+N stopped by signal N.")]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a new repository
+    #[command(after_help = "Example: copal init /srv/backups")]
+    Init(InitArgs),
+    /// Back up disks or images as a new archive
+    #[command(after_help = "\
+Examples:
+  copal create /srv/backups::web01 /dev/vg0/web01-snap
+  copal create /srv/backups::db01 vda=/dev/vg0/db-root vdb=/dev/vg0/db-data domain.xml=/etc/libvirt/qemu/db01.xml
+  ssh host dd if=/dev/sda bs=1M | copal create /srv/backups::host -
+  copal create /srv/backups::host --command -- ssh host dd if=/dev/sda bs=1M")]
+    Create(CreateArgs),
+    /// List archives
+    #[command(after_help = "Examples: copal list /srv/backups; copal list '/srv/backups::web*'")]
+    List(ListArgs),
+    /// Show a repository's or an archive's facts
+    #[command(after_help = "Example: copal info /srv/backups::web01")]
+    Info(ListArgs),
+    /// Restore an image to a file, a block device or standard output
+    #[command(after_help = "\
+Examples:
+  copal extract /srv/backups::web01 web01.img
+  copal extract /srv/backups::web01~1 /dev/vg0/restored --force
+  copal extract /srv/backups::web01 --stdout | ssh host dd of=/dev/sda bs=1M")]
+    Extract(ExtractArgs),
+    /// Serve archives as read-only sparse image files
+    #[command(after_help = "\
+Examples:
+  copal mount /srv/backups /mnt/backups
+  losetup -Pf --show /mnt/backups/web01/latest.img
+Options for -o: allow_other, allow_root, uid=N, gid=N, mode=OCTAL, cache_size=SIZE, passphrase_file=FILE,
+key_file=FILE, and those of mount(8). From fstab, with a link mount.fuse.copal to this program in /sbin:
+  /srv/backups /mnt/backups fuse.copal key_file=/etc/copal.key,noauto 0 0")]
+    Mount(MountArgs),
+    /// End a mount
+    #[command(after_help = "Example: copal umount /mnt/backups")]
+    Umount(UmountArgs),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Encryption {
+    /// Keys under a passphrase
+    Passphrase,
+    /// Keys under a key file, made if it is not there
+    Keyfile,
+    /// No secrecy at all
+    None,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// Directory for the repository, new or empty
+    #[arg(value_name = "REPO")]
+    pub(super) location: Option<OsString>,
+    /// What protects the keys
+    #[arg(long, value_enum, default_value = "passphrase")]
+    pub(super) encryption: Encryption,
+    /// How images are cut: fastcdc,AVERAGE or fixed,LENGTH
+    #[arg(long, value_parser = parse_chunker, default_value = "fastcdc,64K")]
+    pub(super) chunker: crate::format::config::ChunkerParams,
+    /// Store small objects once only, where the storage is redundant itself
+    #[arg(long)]
+    pub(super) no_mirror: bool,
+    #[command(flatten)]
+    pub(super) secrets: SecretArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CreateArgs {
+    /// Repository and the archive's name
+    #[arg(value_name = "REPO::NAME")]
+    pub(super) location: OsString,
+    /// What to back up: a file, a block device, '-' for standard input; MEMBER= names it in the archive
+    #[arg(value_name = "[MEMBER=]SOURCE", required_unless_present = "command")]
+    pub(super) sources: Vec<OsString>,
+    /// Back up the standard output of a program, named behind '--'; no archive is made if it fails
+    #[arg(long)]
+    pub(super) command: bool,
+    /// How new chunks are compressed: zstd,LEVEL (1 to 19) or none
+    #[arg(long, value_parser = parse_compression, default_value = "zstd,3")]
+    pub(super) compression: crate::codec::compress::Compression,
+    /// Cut otherwise than the repository's setting: fastcdc,AVERAGE or fixed,LENGTH
+    #[arg(long, value_parser = parse_chunker)]
+    pub(super) chunker: Option<crate::format::config::ChunkerParams>,
+    /// Words to keep with the archive
+    #[arg(long, default_value = "")]
+    pub(super) comment: String,
+    /// Tag the archive; can be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(super) tags: Vec<String>,
+    /// The moment the archive stands for, in UTC; now, if not given
+    #[arg(long, value_name = "TIME")]
+    pub(super) timestamp: Option<String>,
+    /// Only count what would be stored
+    #[arg(long, short = 'n')]
+    pub(super) dry_run: bool,
+    /// Print what was done
+    #[arg(long)]
+    pub(super) stats: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) secrets: SecretArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Repository, and archives in it
+    #[arg(value_name = "REPO[::ARCHIVE]")]
+    pub(super) location: Option<OsString>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) secrets: SecretArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExtractArgs {
+    /// Repository and archive
+    #[arg(value_name = "REPO::ARCHIVE")]
+    pub(super) location: OsString,
+    /// A new file, a block device, or a directory for an archive of several members
+    #[arg(required_unless_present = "stdout", conflicts_with = "stdout")]
+    pub(super) target: Option<PathBuf>,
+    /// Write the image to standard output, holes as zeros
+    #[arg(long)]
+    pub(super) stdout: bool,
+    /// Restore this member only
+    #[arg(long, value_name = "NAME")]
+    pub(super) member: Option<String>,
+    /// Replace an existing file; overwrite a device that holds something
+    #[arg(long)]
+    pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) secrets: SecretArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MountArgs {
+    /// Repository, and which archives of it: all, those of a NAME, or one with NAME@WHEN
+    #[arg(value_name = "REPO[::NAME[@WHEN]]")]
+    pub(super) location: OsString,
+    /// Directory to mount on
+    #[arg(value_name = "DIR")]
+    pub(super) directory: PathBuf,
+    /// Serve from this process, with messages on standard error
+    #[arg(long, short = 'f')]
+    pub(super) foreground: bool,
+    /// Let everybody look, as far as permission bits go
+    #[arg(long, conflicts_with = "allow_root")]
+    pub(super) allow_other: bool,
+    /// Let root look, so that root's loop devices reach the images
+    #[arg(long)]
+    pub(super) allow_root: bool,
+    /// Owner of everything; yourself, if not given
+    #[arg(long)]
+    pub(super) uid: Option<u32>,
+    /// Group of everything; your own, if not given
+    #[arg(long)]
+    pub(super) gid: Option<u32>,
+    /// Permission bits of images, in octal
+    #[arg(long, value_parser = parse_mode, default_value = "0400")]
+    pub(super) mode: u16,
+    /// Memory for all caches together
+    #[arg(long, value_parser = parse_size, default_value = "256M")]
+    pub(super) cache_size: u64,
+    /// Options as mount(8) takes them
+    #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
+    pub(super) options: Vec<String>,
+    #[command(flatten)]
+    pub(super) secrets: SecretArgs,
+    /// Set for the process that serves in the background
+    #[arg(long, hide = true)]
+    pub(super) serve: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UmountArgs {
+    /// Where the repository is mounted
+    #[arg(value_name = "DIR")]
+    pub(super) directory: PathBuf,
+    /// Take the mount away now, and end it when its last user is done
+    #[arg(long, short = 'l')]
+    pub(super) lazy: bool,
+}
+
+/// `mount(8)` calls `mount.fuse.copal SPEC DIR [-sfnv] [-o OPTIONS]`: the same as `copal mount`.
+pub(super) fn from_mount_helper(args: Vec<OsString>) -> Vec<OsString> {
+    let helper = args.first().and_then(|program| Path::new(program).file_name());
+    if !helper.is_some_and(|name| name.as_encoded_bytes().starts_with(b"mount.")) {
+        return args;
+    }
+    let mut words = vec![OsString::from("copal"), OsString::from("mount")];
+    let mut rest = args.into_iter().skip(1);
+    while let Some(word) = rest.next() {
+        match word.as_encoded_bytes() {
+            b"-o" => words.extend([word].into_iter().chain(rest.next())),
+            // Sloppy, fake, no-mtab, verbose, type: nothing for us to do.
+            b"-s" | b"-f" | b"-n" | b"-v" => {}
+            b"-t" => drop(rest.next()),
+            _ => words.push(word),
+        }
+    }
+    words
+}
+
+fn parse_mode(text: &str) -> Result<u16, String> {
+    let mode = u16::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| format!("{text:?} is no mode; write octal digits such as 0440"))
+}
+
+/// The mode of an `-o mode=` option.
+pub(super) fn mode_option(text: &str) -> Result<u16, String> {
+    parse_mode(text)
+}
+
+fn parse_chunker(text: &str) -> Result<crate::format::config::ChunkerParams, String> {
+    use crate::format::config::ChunkerParams;
+    let bad = || format!("{text:?} is no chunker; write fastcdc,64K or fixed,64K");
+    let (kind, len) = text.split_once(',').ok_or_else(bad)?;
+    let len = u32::try_from(parse_size(len)?).map_err(|_| bad())?;
+    let params = match kind {
+        "fastcdc" => ChunkerParams::fastcdc(len.min(1 << 28)),
+        "fixed" => ChunkerParams::fixed(len),
+        _ => return Err(bad()),
+    };
+    params.check().map_err(|error| error.to_string())?;
+    Ok(params)
+}
+
+fn parse_compression(text: &str) -> Result<crate::codec::compress::Compression, String> {
+    use crate::codec::compress::Compression;
+    let level = match text.split_once(',') {
+        None if text == "none" => return Ok(Compression::None),
+        None if text == "zstd" => Some(3),
+        Some(("zstd", level)) => level.parse().ok().filter(|level| (1..=19).contains(level)),
+        _ => None,
+    };
+    level.map(Compression::Zstd).ok_or_else(|| format!("{text:?} is no compression; write zstd,1 to zstd,19 or none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_mount_helper_speaks_mount_8() {
+        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let helper = from_mount_helper(words("/sbin/mount.fuse.copal /srv/r /mnt -n -o rw,allow_other -t fuse.copal"));
+        assert_eq!(helper, words("copal mount /srv/r /mnt -o rw,allow_other"));
+        assert_eq!(from_mount_helper(words("copal list x")), words("copal list x"));
+    }
+
+    #[test]
+    fn chunkers_and_compression() {
+        assert!(parse_chunker("fastcdc,64K").is_ok() && parse_chunker("fixed,4M").is_ok());
+        for bad in ["fastcdc", "fastcdc,60K", "fastcdc,2M", "fixed,5000", "rabin,64K", "fixed,99G", "fastcdc,9T"] {
+            assert!(parse_chunker(bad).is_err(), "{bad}");
+        }
+        assert!(parse_compression("zstd,19").is_ok() && parse_compression("zstd,20").is_err());
+        assert!(parse_compression("lz4").is_err());
+    }
+}

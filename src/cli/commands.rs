@@ -1,0 +1,9 @@
+//! One module per command.
+
+pub(super) mod create;
+pub(super) mod extract;
+pub(super) mod info;
+pub(super) mod init;
+pub(super) mod list;
+pub(super) mod mount;
+pub(super) mod umount;

@@ -1,0 +1,67 @@
+//! `copal list`.
+
+use serde_json::json;
+
+use crate::cli::args::ListArgs;
+use crate::cli::location::Location;
+use crate::cli::output::{self, rfc3339, size, time};
+use crate::cli::repository::Opened;
+use crate::repository::archives::Archive;
+use crate::repository::reference::Reference;
+
+pub(in crate::cli) fn run(args: &ListArgs) -> anyhow::Result<()> {
+    let location = Location::parse(args.location.as_deref())?;
+    let opened = Opened::at(&location.repository, &args.secrets)?;
+    let shown = match location.reference.as_deref() {
+        None => opened.archives.iter().collect(),
+        Some(text) => {
+            let reference = Reference::parse(text)?;
+            if reference.is_one_archive() {
+                vec![reference.resolve(&opened.archives)?]
+            } else {
+                reference.matches(&opened.archives)?
+            }
+        }
+    };
+    if args.json {
+        let archives: Vec<_> = shown.iter().map(|archive| summary(archive)).collect();
+        return output::json(&json!({ "repository": opened.repository.id(), "archives": archives }));
+    }
+    let head = ["NAME", "TIME (UTC)", "SIZE", "DATA", "ID", ""].map(str::to_owned).to_vec();
+    let rows: Vec<_> = std::iter::once(head).chain(shown.into_iter().map(row)).collect();
+    output::table(&rows, &[2, 3])
+}
+
+/// An archive for programs.
+pub(in crate::cli) fn summary(archive: &Archive) -> serde_json::Value {
+    let members = archive.entry.members.iter();
+    let members: Vec<_> =
+        members.map(|member| json!({ "name": member.name, "size": member.size, "data": member.data })).collect();
+    json!({
+        "id": archive.id(), "name": archive.name, "time": rfc3339(archive.time()), "size": archive.size(),
+        "data": archive.data(), "comment": archive.comment, "tags": archive.tags, "members": members,
+        "unconfirmed": archive.unconfirmed,
+    })
+}
+
+fn row(archive: &Archive) -> Vec<String> {
+    let mut notes = Vec::new();
+    if archive.unconfirmed {
+        notes.push("UNCONFIRMED".to_owned());
+    }
+    if archive.entry.members.len() > 1 {
+        notes.push(format!("{} members", archive.entry.members.len()));
+    }
+    notes.extend(archive.tags.iter().map(|tag| format!("[{tag}]")));
+    if !archive.comment.is_empty() {
+        notes.push(output::escaped(archive.comment.as_bytes()));
+    }
+    vec![
+        archive.name.to_string(),
+        time(archive.time()),
+        size(archive.size()),
+        size(archive.data()),
+        format!("#{:.8}", archive.id().to_string()),
+        notes.join(" "),
+    ]
+}

@@ -1,0 +1,219 @@
+//! `copal mount`: in the foreground, or by a process of its own that outlives the command.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::cli::args::{MountArgs, mode_option};
+use crate::cli::location::Location;
+use crate::cli::output::parse_size;
+use crate::cli::repository::{Found, Opened};
+use crate::cli::secret::SecretArgs;
+use crate::cli::{logger, secret};
+use crate::fuse::attributes::Ownership;
+use crate::fuse::mountpoint::{detach, holders, prepare};
+use crate::fuse::session::{Access, MountOptions, Mounted, mount};
+use crate::fuse::tree::Scope;
+use crate::repository::archives::Archive;
+use crate::repository::reference::Reference;
+
+/// What the serving process writes when the mount is ready.
+const READY: &[u8] = b"ready";
+/// How long users of a mount may go on after a signal asked the server to end.
+const GRACE: Duration = Duration::from_secs(10);
+/// Smallest cache: a span map and some of the longest chunks.
+const MIN_CACHE: u64 = 16 << 20;
+
+pub(in crate::cli) fn run(args: &MountArgs) -> anyhow::Result<()> {
+    let settings = Settings::of(args)?;
+    let location = Location::parse(Some(&args.location))?;
+    if args.serve {
+        return serve_in_background(args, &settings, &location);
+    }
+    prepare(&args.directory, &location.repository)?;
+    if args.foreground {
+        let opened = Opened::at(&location.repository, &settings.secrets)?;
+        return serve(args, &settings, &location, &opened)?.wait_for_end();
+    }
+    let found = Found::at(&location.repository, &settings.secrets, settings.secrets.is_given())?;
+    let secret = if found.needs_secret() { Some(settings.secrets.get(&location.repository)?) } else { None };
+    start_server(secret.as_ref())
+}
+
+/// Arguments and `-o` options together.
+#[derive(Debug, Clone)]
+struct Settings {
+    access: Access,
+    owner: Ownership,
+    cache_size: u64,
+    secrets: SecretArgs,
+    extra: Vec<String>,
+}
+
+impl Settings {
+    fn of(args: &MountArgs) -> anyhow::Result<Self> {
+        let access = match (args.allow_other, args.allow_root) {
+            (true, _) => Access::Other,
+            (_, true) => Access::Root,
+            _ => Access::Owner,
+        };
+        let uid = args.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+        let gid = args.gid.unwrap_or_else(|| rustix::process::getegid().as_raw());
+        let owner = Ownership { uid, gid, mode: args.mode };
+        let secrets = args.secrets.clone();
+        let mut settings = Self { access, owner, cache_size: args.cache_size, secrets, extra: Vec::new() };
+        for option in &args.options {
+            settings.add(option).with_context(|| format!("mount option {option:?}"))?;
+        }
+        if settings.cache_size < MIN_CACHE {
+            bail!("a cache of {} bytes is too small; give at least 16M", settings.cache_size);
+        }
+        Ok(settings)
+    }
+
+    fn add(&mut self, option: &str) -> anyhow::Result<()> {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        match key {
+            "allow_other" => self.access = Access::Other,
+            "allow_root" => self.access = Access::Root,
+            "uid" => self.owner.uid = value.parse()?,
+            "gid" => self.owner.gid = value.parse()?,
+            "mode" => self.owner.mode = mode_option(value).map_err(anyhow::Error::msg)?,
+            "cache_size" => self.cache_size = parse_size(value).map_err(anyhow::Error::msg)?,
+            "passphrase_file" => self.secrets.passphrase_file = Some(value.into()),
+            "key_file" => self.secrets.key_file = Some(value.into()),
+            "" => {}
+            // A mount is read-only whatever fstab's default says.
+            "rw" => {}
+            _ => self.extra.push(option.to_owned()),
+        }
+        Ok(())
+    }
+}
+
+/// Starts this program again as a server, waits until it is ready, and leaves it alone.
+fn start_server(secret: Option<&crate::codec::slot_key::Secret>) -> anyhow::Result<()> {
+    let program = std::env::current_exe().context("cannot find this program to start its server")?;
+    let words = crate::cli::args::from_mount_helper(std::env::args_os().collect());
+    let mut child = Command::new(program)
+        .args(words.into_iter().skip(1))
+        .arg("--serve")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start the server")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // If the server has died already, its exit code says so below.
+        let _ = secret::send(secret, &mut stdin);
+    }
+    let mut said = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        stdout.take(READY.len() as u64).read_to_end(&mut said)?;
+    }
+    if said == READY {
+        return Ok(());
+    }
+    let status = child.wait()?;
+    // It has told on standard error why.
+    std::process::exit(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
+}
+
+/// The server: a session of its own, without terminal, current directory or standard streams once it is ready.
+fn serve_in_background(args: &MountArgs, settings: &Settings, location: &Location) -> anyhow::Result<()> {
+    let secret = secret::receive(std::io::stdin())?;
+    let found = Found::at(&location.repository, &settings.secrets, secret.is_some())?;
+    let opened = found.unlock(secret.as_ref())?;
+    drop(secret);
+    let server = serve(args, settings, location, &opened)?;
+    let _ = rustix::process::setsid();
+    std::env::set_current_dir("/")?;
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    logger::to_syslog();
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    let mut stdout = std::io::stdout();
+    stdout.write_all(READY)?;
+    stdout.flush()?;
+    rustix::stdio::dup2_stdout(&null)?;
+    server.wait_for_end()
+}
+
+/// A served mount and the signals that end it.
+struct Server {
+    mounted: Mounted,
+    signals: Signals,
+}
+
+fn serve(args: &MountArgs, settings: &Settings, location: &Location, opened: &Opened) -> anyhow::Result<Server> {
+    let path = prepare(&args.directory, &location.repository)?;
+    let options = MountOptions {
+        scope: scope(location.reference.as_deref(), &opened.archives)?,
+        owner: settings.owner,
+        access: settings.access,
+        cache_size: usize::try_from(settings.cache_size)?,
+        source: String::from_utf8_lossy(args.location.as_bytes()).into_owned(),
+        extra: settings.extra.clone(),
+    };
+    // Before the mount, so that a signal in between ends it too.
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let mounted = mount(&opened.repository, &path, &options).map_err(explain)?;
+    Ok(Server { mounted, signals })
+}
+
+fn explain(error: crate::fuse::session::MountError) -> anyhow::Error {
+    let refused = format!("{:?}", std::error::Error::source(&error));
+    let error = anyhow::Error::from(error);
+    if refused.contains("user_allow_other") {
+        return error.context("an ordinary user may use --allow-other and --allow-root only if /etc/fuse.conf says user_allow_other");
+    }
+    error
+}
+
+fn scope(reference: Option<&str>, archives: &[Archive]) -> anyhow::Result<Scope> {
+    let Some(text) = reference else { return Ok(Scope::All) };
+    let reference = Reference::parse(text)?;
+    match reference.plain_name() {
+        Some(name) if !reference.is_one_archive() => {
+            reference.matches(archives)?;
+            Ok(Scope::Name(name.to_owned()))
+        }
+        _ => Ok(Scope::Archive(reference.resolve(archives)?.id())),
+    }
+}
+
+impl Server {
+    /// Serves until the mount is gone. A signal takes the mount away; who still uses it after a time gets errors.
+    fn wait_for_end(mut self) -> anyhow::Result<()> {
+        let path = self.mounted.path().to_owned();
+        let handle = self.signals.handle();
+        let watcher = std::thread::Builder::new().name("signals".into()).spawn(move || {
+            if let Some(signal) = self.signals.forever().next() {
+                end_on_signal(&path, signal);
+            }
+        })?;
+        let ended = self.mounted.wait();
+        handle.close();
+        let _ = watcher.join();
+        ended.context("serving the mount failed")
+    }
+}
+
+fn end_on_signal(path: &Path, signal: i32) {
+    log::info!("signal {signal}: the mount on {} ends", path.display());
+    let held_by = holders(path);
+    if let Err(error) = detach(path) {
+        log::warn!("cannot unmount {}: {error}", path.display());
+    }
+    // When nobody uses the mount, serving ends at once and with it the process, from the main thread.
+    std::thread::sleep(GRACE);
+    log::warn!("{} is still in use by {}; they get errors from now on", path.display(), held_by.join(", "));
+    std::process::exit(0);
+}

@@ -1,0 +1,123 @@
+//! What goes to standard output: tables for people, or one JSON document.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+/// Writes one JSON document.
+pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)?;
+    Ok(out.flush()?)
+}
+
+/// Writes lines.
+pub(super) fn lines(lines: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Writes a table: the first row is its head, columns named in `right` are aligned right.
+pub(super) fn table(rows: &[Vec<String>], right: &[usize]) -> anyhow::Result<()> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let padded = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
+            let blanks = " ".repeat(width - cell.chars().count());
+            if right.contains(&column) { format!("{blanks}{cell}") } else { format!("{cell}{blanks}") }
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    lines(rows.iter().map(padded))
+}
+
+/// A size as people read it: `1.4 GiB`.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut scaled = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while scaled >= 1023.95 && unit + 1 < UNITS.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    format!("{scaled:.1} {}", UNITS[unit])
+}
+
+/// A time as people read it, in UTC: `2026-11-20 03:00:00Z`.
+pub(super) fn time(nanoseconds: i64) -> String {
+    jiff::Timestamp::from_nanosecond(nanoseconds.into())
+        .map_or_else(|_| "unknown".into(), |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
+/// A time for programs, RFC 3339.
+pub(super) fn rfc3339(nanoseconds: i64) -> String {
+    jiff::Timestamp::from_nanosecond(nanoseconds.into()).map_or_else(|_| "unknown".into(), |time| time.to_string())
+}
+
+/// Bytes that may not be text, shown so that nothing is lost: other bytes and control characters as `\xNN`.
+pub(super) fn escaped(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() || c == '\\' { out.extend(c.escape_default()) } else { out.push(c) }
+        }
+        chunk.invalid().iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
+    }
+    out
+}
+
+/// Reads a size as people write it: `4096`, `64K`, `1.5MiB`, `2G`.
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let bad = || format!("{text:?} is no size; write a number of bytes, or with K, M, G or T behind it (powers of 1024)");
+    let shift = match unit.trim().trim_end_matches("iB").trim_end_matches('B').to_ascii_uppercase().as_str() {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(bad()),
+    };
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(1 << shift).ok_or_else(bad);
+    }
+    let bytes = number.parse::<f64>().map_err(|_| bad())? * (1u64 << shift) as f64;
+    if bytes.is_finite() && bytes < 1e18 { Ok(bytes as u64) } else { Err(bad()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_both_ways() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(1024), "1.0 KiB");
+        assert_eq!(size(1 << 40), "1.0 TiB");
+        assert_eq!(size((1 << 20) - 1), "1.0 MiB");
+        assert_eq!(size(u64::MAX), "16.0 EiB");
+        for (text, bytes) in [("4096", 4096), ("64K", 65536), ("1.5MiB", 3 << 19), ("2G", 2 << 30), ("1 T", 1 << 40)] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "K", "x", "1X", "-1", "99999999999T", "1e9"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn odd_bytes_are_shown_and_not_lost() {
+        assert_eq!(escaped("/dev/Büro".as_bytes()), "/dev/Büro");
+        assert_eq!(escaped(b"caf\xe9\n\\"), "caf\\xe9\\n\\\\");
+    }
+}

@@ -1,0 +1,105 @@
+//! Opening a repository for a command: storage, memory, secret, keys, archives.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+
+use super::secret::SecretArgs;
+use crate::codec::slot_key::Secret;
+use crate::repository::Repository;
+use crate::repository::archives::Archive;
+use crate::repository::known::Memory;
+use crate::repository::unlock::Locked;
+use crate::storage::local::LocalStorage;
+
+/// An open repository, and its archives, oldest first.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) repository: Arc<Repository>,
+    pub(super) archives: Vec<Archive>,
+    place: String,
+    memory: Memory,
+}
+
+/// A repository that was found and judged, but is not unlocked.
+#[derive(Debug)]
+pub(super) struct Found {
+    locked: Locked,
+    place: String,
+    memory: Memory,
+    trust_changed: bool,
+}
+
+impl Found {
+    /// Reads the config at `path` and holds it against what this machine remembers.
+    pub(super) fn at(path: &Path, secrets: &SecretArgs, secret_given: bool) -> anyhow::Result<Self> {
+        let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let storage = LocalStorage::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => anyhow!(
+                "there is no repository at {}: no such directory; check the path, or make one with 'copal init'",
+                path.display()
+            ),
+            io::ErrorKind::NotADirectory => anyhow!("{} is not a directory, so no repository", path.display()),
+            _ => anyhow!(error).context(format!("cannot open {}", path.display())),
+        })?;
+        let locked = Locked::read(Arc::new(storage))?;
+        let memory = Memory::new(state_directory());
+        let place = place.to_string_lossy().into_owned();
+        if !secrets.trust_changed {
+            memory.check_header(&place, locked.header(), secret_given)?;
+        }
+        Ok(Self { locked, place, memory, trust_changed: secrets.trust_changed })
+    }
+
+    /// Whether a secret is needed.
+    pub(super) fn needs_secret(&self) -> bool {
+        self.locked.needs_secret()
+    }
+
+    /// Unlocks, lists, and holds the archives against what this machine remembers.
+    pub(super) fn unlock(self, secret: Option<&Secret>) -> anyhow::Result<Opened> {
+        let repository = Arc::new(self.locked.unlock(secret)?);
+        let archives = repository.archives()?;
+        let generation = repository.config().generation;
+        if !self.trust_changed {
+            self.memory.check_archives(repository.id(), generation, &archives)?;
+        }
+        self.memory.remember(&self.place, repository.header(), generation, &archives);
+        Ok(Opened { repository, archives, place: self.place, memory: self.memory })
+    }
+}
+
+impl Opened {
+    /// Opens the repository at `path`, asking for its secret if it needs one.
+    pub(super) fn at(path: &Path, secrets: &SecretArgs) -> anyhow::Result<Self> {
+        let found = Found::at(path, secrets, secrets.is_given())?;
+        let secret = if found.needs_secret() { Some(secrets.get(path)?) } else { None };
+        found.unlock(secret.as_ref())
+    }
+
+    /// Remembers the archives as they are now.
+    pub(super) fn remember(&self) -> anyhow::Result<()> {
+        let archives = self.repository.archives().context("the archive is stored, but cannot be listed")?;
+        let generation = self.repository.config().generation;
+        self.memory.remember(&self.place, self.repository.header(), generation, &archives);
+        Ok(())
+    }
+}
+
+/// Remembers a repository that was just made.
+pub(super) fn remember_new(path: &Path, repository: &Repository) {
+    let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let generation = repository.config().generation;
+    Memory::new(state_directory()).remember(&place.to_string_lossy(), repository.header(), generation, &[]);
+}
+
+/// `$COPAL_STATE_DIR`, `$XDG_STATE_HOME/copal`, `~/.local/state/copal`, or `/var/lib/copal`.
+fn state_directory() -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("COPAL_STATE_DIR")
+        .or_else(|| variable("XDG_STATE_HOME").map(|state| state.join("copal")))
+        .or_else(|| variable("HOME").map(|home| home.join(".local/state/copal")))
+        .unwrap_or_else(|| PathBuf::from("/var/lib/copal"))
+}

@@ -1,0 +1,219 @@
+//! Where a passphrase or key file comes from. Nothing here is ever logged, and all copies are wiped.
+
+use std::fs::File;
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::codec::slot_key::Secret;
+
+/// Longest passphrase in bytes.
+const MAX_PASSPHRASE: u64 = 64 << 10;
+/// Bounds of a key file's length in bytes.
+const KEY_FILE: std::ops::RangeInclusive<u64> = 32..=1 << 20;
+
+/// How the user gives the secret.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct SecretArgs {
+    /// Read the passphrase from the first line of FILE
+    #[arg(long, value_name = "FILE", conflicts_with = "key_file")]
+    pub(super) passphrase_file: Option<PathBuf>,
+    /// Unlock with FILE instead of a passphrase
+    #[arg(long, value_name = "FILE", env = "COPAL_KEY_FILE")]
+    pub(super) key_file: Option<PathBuf>,
+    /// Accept a repository that was swapped, rolled back or is no longer encrypted since this machine last saw it
+    #[arg(long)]
+    pub(super) trust_changed: bool,
+}
+
+impl SecretArgs {
+    /// Whether a secret was given in any way but a prompt.
+    pub(super) fn is_given(&self) -> bool {
+        let variables = ["COPAL_PASSPHRASE", "COPAL_PASSCOMMAND", "COPAL_PASSPHRASE_FD"];
+        self.passphrase_file.is_some()
+            || self.key_file.is_some()
+            || variables.iter().any(|name| std::env::var_os(name).is_some())
+    }
+
+    /// The secret for a repository that exists.
+    pub(super) fn get(&self, repository: &Path) -> anyhow::Result<Secret> {
+        if let Some(secret) = self.given()? {
+            return Ok(secret);
+        }
+        let prompt = format!("Passphrase for {}: ", repository.display());
+        Ok(Secret::Passphrase(ask(&prompt)?))
+    }
+
+    /// The secret for a new repository; a prompt asks twice.
+    pub(super) fn get_new(&self, repository: &Path) -> anyhow::Result<Secret> {
+        let secret = match self.given()? {
+            Some(secret) => secret,
+            None => {
+                let first = ask(&format!("New passphrase for {}: ", repository.display()))?;
+                if first != ask("The same again: ")? {
+                    bail!("the two passphrases differ; nothing was made");
+                }
+                Secret::Passphrase(first)
+            }
+        };
+        if matches!(&secret, Secret::Passphrase(text) if text.is_empty()) {
+            bail!("the passphrase is empty; for a repository that is not encrypted, ask for --encryption none");
+        }
+        Ok(secret)
+    }
+
+    fn given(&self) -> anyhow::Result<Option<Secret>> {
+        if let Some(path) = &self.key_file {
+            return read_key_file(path).map(Some);
+        }
+        let passphrase = if let Some(path) = &self.passphrase_file {
+            let file = File::open(path).with_context(|| format!("cannot open passphrase file {}", path.display()))?;
+            first_line(file).with_context(|| format!("cannot read passphrase file {}", path.display()))?
+        } else if let Some(number) = std::env::var_os("COPAL_PASSPHRASE_FD") {
+            from_descriptor(&number.to_string_lossy())?
+        } else if let Ok(passphrase) = std::env::var("COPAL_PASSPHRASE") {
+            Zeroizing::new(passphrase)
+        } else if let Ok(command) = std::env::var("COPAL_PASSCOMMAND") {
+            from_command(&command)?
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Secret::Passphrase(passphrase)))
+    }
+}
+
+/// Asks on the terminal.
+fn ask(prompt: &str) -> anyhow::Result<Zeroizing<String>> {
+    if !std::io::stderr().is_terminal() && !std::io::stdin().is_terminal() {
+        bail!(
+            "a passphrase is needed and there is no terminal to ask on: set COPAL_PASSPHRASE, COPAL_PASSCOMMAND or COPAL_PASSPHRASE_FD, or give --passphrase-file or --key-file"
+        );
+    }
+    Ok(Zeroizing::new(rpassword::prompt_password(prompt).context("cannot ask for the passphrase")?))
+}
+
+/// The first line, without its end.
+fn first_line(from: impl Read) -> anyhow::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(Vec::with_capacity(MAX_PASSPHRASE as usize + 1));
+    from.take(MAX_PASSPHRASE + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_PASSPHRASE {
+        bail!("the passphrase is longer than 64 KiB");
+    }
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let line = std::str::from_utf8(line).context("the passphrase is not text in UTF-8")?;
+    Ok(Zeroizing::new(line.to_owned()))
+}
+
+fn from_descriptor(number: &str) -> anyhow::Result<Zeroizing<String>> {
+    let number: u32 = number.parse().ok().with_context(|| format!("COPAL_PASSPHRASE_FD is {number:?}, not a number"))?;
+    let file = File::open(format!("/dev/fd/{number}"))
+        .with_context(|| format!("COPAL_PASSPHRASE_FD names descriptor {number}, which cannot be read"))?;
+    first_line(file).context("cannot read the passphrase from COPAL_PASSPHRASE_FD")
+}
+
+/// Runs a command without a shell; its words are split as a shell would.
+fn from_command(command: &str) -> anyhow::Result<Zeroizing<String>> {
+    let words = shlex::split(command).unwrap_or_default();
+    let [program, args @ ..] = &words[..] else { bail!("COPAL_PASSCOMMAND is empty or has an open quote") };
+    let mut child = Command::new(program)
+        .args(args)
+        .stdout(Stdio::piped())
+        .stdin(Stdio::null())
+        .spawn()
+        .with_context(|| format!("COPAL_PASSCOMMAND: cannot run {program:?}"))?;
+    let read = child.stdout.take().map(first_line);
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("COPAL_PASSCOMMAND: {program:?} failed with {status}");
+    }
+    read.context("COPAL_PASSCOMMAND gave no output")?
+}
+
+fn read_key_file(path: &Path) -> anyhow::Result<Secret> {
+    let file = File::open(path)
+        .with_context(|| format!("cannot open key file {}; without it the repository stays locked", path.display()))?;
+    let mut contents = Zeroizing::new(Vec::new());
+    file.take(KEY_FILE.end() + 1).read_to_end(&mut contents)?;
+    if !KEY_FILE.contains(&(contents.len() as u64)) {
+        bail!("key file {} has {} bytes; 32 to 1048576 are allowed", path.display(), contents.len());
+    }
+    Ok(Secret::KeyFile(contents))
+}
+
+/// Makes a key file of 32 random bytes in hex, readable by its owner only. An existing file is left alone.
+pub(super) fn make_key_file(path: &Path) -> anyhow::Result<bool> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut random = [0; 32];
+    getrandom::fill(&mut random)?;
+    let mut text: Zeroizing<String> = Zeroizing::new(random.iter().map(|byte| format!("{byte:02x}")).collect());
+    random.zeroize();
+    text.push('\n');
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(mut file) => {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot make key file {}", path.display())),
+    }
+}
+
+/// Hands a secret to the process that serves a mount: its sort, then its bytes.
+pub(super) fn send(secret: Option<&Secret>, to: &mut impl std::io::Write) -> std::io::Result<()> {
+    match secret {
+        None => to.write_all(b"n"),
+        Some(Secret::Passphrase(text)) => to.write_all(b"p").and_then(|()| to.write_all(text.as_bytes())),
+        Some(Secret::KeyFile(bytes)) => to.write_all(b"k").and_then(|()| to.write_all(bytes)),
+    }
+}
+
+/// Takes what [`send`] sent.
+pub(super) fn receive(from: impl Read) -> anyhow::Result<Option<Secret>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(*KEY_FILE.end() as usize + 2));
+    from.take(KEY_FILE.end() + 2).read_to_end(&mut bytes)?;
+    match bytes.split_first() {
+        Some((b'n', [])) => Ok(None),
+        Some((b'p', text)) => {
+            Ok(Some(Secret::Passphrase(Zeroizing::new(std::str::from_utf8(text)?.to_owned()))))
+        }
+        Some((b'k', contents)) => Ok(Some(Secret::KeyFile(Zeroizing::new(contents.to_vec())))),
+        _ => bail!("no secret came from the parent process"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_line_counts() {
+        assert_eq!(*first_line(&b"two words\r\nmore\n"[..]).unwrap(), "two words");
+        assert_eq!(*first_line(&b""[..]).unwrap(), "");
+        assert!(first_line(&b"\xff"[..]).is_err());
+    }
+
+    #[test]
+    fn commands_run_without_a_shell() {
+        assert_eq!(*from_command("printf '%s' 'a b;c'").unwrap(), "a b;c");
+        assert!(from_command("false").unwrap_err().to_string().contains("failed with"));
+        assert!(from_command("'open").is_err());
+        assert!(from_command("/no/such/program").unwrap_err().to_string().contains("cannot run"));
+    }
+
+    #[test]
+    fn secrets_travel_whole() {
+        let secret = Secret::Passphrase(Zeroizing::new("grün".into()));
+        let mut pipe = Vec::new();
+        send(Some(&secret), &mut pipe).unwrap();
+        let Some(Secret::Passphrase(text)) = receive(&pipe[..]).unwrap() else { panic!("a passphrase") };
+        assert_eq!(*text, "grün");
+        assert!(receive(&b"n"[..]).unwrap().is_none());
+        assert!(receive(&b""[..]).is_err());
+    }
+}

@@ -1,0 +1,129 @@
+//! Open images: reading, seeking, and saying once what could not be read.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::errno::{Errno, errno_of};
+use crate::id::BlobId;
+use crate::image::Image;
+use crate::image::reader::ImageReader;
+use crate::repository::Error;
+use crate::repository::archives::{Archive, chain};
+
+/// How many lost chunks are remembered as logged.
+const MAX_LOGGED: usize = 4096;
+
+/// An image that somebody has open.
+#[derive(Debug)]
+pub struct OpenImage {
+    image: Image,
+    /// For messages.
+    archive: Arc<Archive>,
+    member: usize,
+}
+
+/// All open images of a mount.
+#[derive(Debug)]
+pub struct Files {
+    reader: ImageReader,
+    open: RwLock<HashMap<u64, Arc<OpenImage>>>,
+    next: AtomicU64,
+    logged: Mutex<HashSet<BlobId>>,
+}
+
+/// Where to seek to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seek {
+    /// The next data.
+    Data,
+    /// The next hole.
+    Hole,
+}
+
+impl Files {
+    /// Files read by `reader`.
+    #[must_use]
+    pub fn new(reader: ImageReader) -> Self {
+        Self { reader, open: RwLock::default(), next: AtomicU64::new(1), logged: Mutex::default() }
+    }
+
+    /// The reader beneath.
+    #[must_use]
+    pub fn reader(&self) -> &ImageReader {
+        &self.reader
+    }
+
+    /// Opens a member of an archive: reads its record. Returns a handle.
+    ///
+    /// # Errors
+    /// [`Errno::IO`] if the record cannot be had.
+    pub fn open(&self, archive: Arc<Archive>, member: usize) -> Result<u64, Errno> {
+        let repository = self.reader.repository();
+        let record = repository.record(archive.id()).map_err(|error| {
+            log::error!("archive {} ({}): {}", archive.id(), archive.name, chain(&error));
+            errno_of(&error)
+        })?;
+        let found = record.members.get(member).ok_or(Errno::IO)?;
+        let image = Image::of(found, repository.config().span_shift);
+        let handle = self.next.fetch_add(1, Ordering::Relaxed);
+        self.open.write().insert(handle, Arc::new(OpenImage { image, archive, member }));
+        Ok(handle)
+    }
+
+    /// Closes a handle.
+    pub fn close(&self, handle: u64) {
+        self.open.write().remove(&handle);
+    }
+
+    fn get(&self, handle: u64) -> Result<Arc<OpenImage>, Errno> {
+        self.open.read().get(&handle).cloned().ok_or(Errno::STALE)
+    }
+
+    /// Fills `buf` from an image's byte `offset`; returns how much of it lies in the image.
+    ///
+    /// # Errors
+    /// [`Errno::IO`] if any of these bytes cannot be had; logged once for each chunk.
+    pub fn read(&self, handle: u64, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+        let file = self.get(handle)?;
+        self.reader.read_at(&file.image, offset, buf).map_err(|error| self.failed(&file, offset, &error))
+    }
+
+    /// The next data or hole at or behind `offset`, as `lseek` has it.
+    ///
+    /// # Errors
+    /// [`Errno::NO_SUCH_OFFSET`] at or beyond the end, and behind the last data; [`Errno::IO`].
+    pub fn seek(&self, handle: u64, offset: u64, seek: Seek) -> Result<u64, Errno> {
+        let file = self.get(handle)?;
+        if offset >= file.image.size {
+            return Err(Errno::NO_SUCH_OFFSET);
+        }
+        let maps = self.reader.maps();
+        let found = match seek {
+            Seek::Data => maps.next_data(&file.image, offset),
+            Seek::Hole => maps.next_hole(&file.image, offset).map(Some),
+        };
+        found.map_err(|error| self.failed(&file, offset, &error))?.ok_or(Errno::NO_SUCH_OFFSET)
+    }
+
+    /// Logs what could not be read, once for each blob, just before the kernel is told.
+    fn failed(&self, file: &OpenImage, offset: u64, error: &Error) -> Errno {
+        if let Error::LostBlob { id, .. } = error {
+            let mut logged = self.logged.lock();
+            if logged.len() < MAX_LOGGED && !logged.insert(*id) {
+                return errno_of(error);
+            }
+        }
+        let archive = &file.archive;
+        let member = archive.entry.members.get(file.member).map_or("", |member| member.name.as_str());
+        log::error!(
+            "archive {} #{} member {member}, offset {offset}: {}",
+            archive.name,
+            archive.id(),
+            chain(error)
+        );
+        errno_of(error)
+    }
+}

@@ -1,0 +1,303 @@
+//! The layer that fuser calls: from requests to [`Tree`] and [`Files`], and back to replies.
+//!
+//! It holds no logic of its own. Every handler catches panics, since a panicking loop thread of fuser ends.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fuser::{
+    FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
+    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+};
+use parking_lot::RwLock;
+
+use super::attributes::{Attributes, Kind, Ownership};
+use super::errno::Errno;
+use super::files::{Files, Seek};
+use super::tree::{Tree, REFRESH};
+
+/// Images never change: the kernel may keep what it knows of them.
+const FOREVER: Duration = Duration::from_secs(24 * 3600);
+/// Requests that the kernel may have waiting in the background, readahead among them.
+const MAX_BACKGROUND: u16 = 64;
+/// Block size that statfs and stat speak of.
+const BLOCK: u32 = 4096;
+/// Longest file name, in bytes: a name, a time and an ending.
+const MAX_FILE_NAME: u32 = 255;
+
+type Listing = Arc<Vec<(String, Attributes)>>;
+
+/// A repository as a file system.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    tree: Tree,
+    files: Files,
+    owner: Ownership,
+    directories: RwLock<HashMap<u64, Listing>>,
+    next_directory: AtomicU64,
+}
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs a handler; a panic becomes EIO.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Errno>) -> Result<T, fuser::Errno> {
+    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        log::error!("internal error: a request panicked; please report this");
+        Err(Errno::IO)
+    });
+    result.map_err(|errno| fuser::Errno::from_i32(errno.0))
+}
+
+/// Answers with what a handler returned, or with its errno.
+macro_rules! answer {
+    ($reply:ident, $work:expr, $ok:expr) => {
+        match guarded(|| $work) {
+            Ok(value) => $ok($reply, value),
+            Err(errno) => $reply.error(errno),
+        }
+    };
+}
+
+impl Kernel {
+    pub(super) fn new(tree: Tree, files: Files, owner: Ownership) -> Self {
+        Self { tree, files, owner, directories: RwLock::default(), next_directory: AtomicU64::new(1) }
+    }
+
+    fn attr(&self, attributes: &Attributes) -> FileAttr {
+        let Attributes { inode, kind, size, blocks, time, links } = *attributes;
+        FileAttr {
+            ino: INodeNo(inode),
+            size,
+            blocks,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            crtime: time,
+            kind: file_type(kind),
+            perm: self.owner.mode_of(kind),
+            nlink: links,
+            uid: self.owner.uid,
+            gid: self.owner.gid,
+            rdev: 0,
+            blksize: BLOCK,
+            flags: 0,
+        }
+    }
+
+    fn listing(&self, handle: FileHandle) -> Result<Listing, Errno> {
+        self.directories.read().get(&handle.0).cloned().ok_or(Errno::STALE)
+    }
+}
+
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::Directory => FileType::Directory,
+        Kind::File => FileType::RegularFile,
+        Kind::Link => FileType::Symlink,
+    }
+}
+
+/// How long the kernel may trust attributes: those of images for ever, of what can change as long as a snapshot.
+fn lifetime(kind: Kind) -> Duration {
+    if kind == Kind::File { FOREVER } else { REFRESH }
+}
+
+fn text(name: &OsStr) -> Result<&str, Errno> {
+    // All names in the mount are UTF-8: others are not there.
+    name.to_str().ok_or(Errno::NOT_FOUND)
+}
+
+impl Filesystem for Kernel {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let wanted = [
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+        ];
+        for flag in wanted {
+            if config.add_capabilities(flag).is_err() {
+                log::debug!("this kernel has no {flag:?}");
+            }
+        }
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        if let Err(most) = config.set_max_readahead(4 << 20) {
+            let _ = config.set_max_readahead(most);
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        answer!(reply, self.tree.lookup(parent.0, text(name)?), |reply: ReplyEntry, found: Attributes| {
+            // The name may come to mean another archive when archives are deleted, so it is asked for again soon.
+            reply.entry_with_ttls(&lifetime(found.kind), &REFRESH, &self.attr(&found), Generation(0));
+        });
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        answer!(reply, self.tree.attributes(ino.0), |reply: ReplyAttr, found: Attributes| {
+            reply.attr(&lifetime(found.kind), &self.attr(&found));
+        });
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        answer!(reply, self.tree.read_link(ino.0), |reply: ReplyData, target: String| reply.data(target.as_bytes()));
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let open = || {
+            if flags.0 & libc::O_ACCMODE != libc::O_RDONLY {
+                return Err(Errno::READ_ONLY);
+            }
+            let (archive, member) = self.tree.image(ino.0)?;
+            self.files.open(archive, member)
+        };
+        answer!(reply, open(), |reply: ReplyOpen, handle| {
+            reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
+        });
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        BUFFER.with_borrow_mut(|buffer| {
+            let size = size as usize;
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            let read = guarded(|| self.files.read(fh.0, offset, &mut buffer[..size]));
+            match read {
+                Ok(len) => reply.data(&buffer[..len]),
+                Err(errno) => reply.error(errno),
+            }
+        });
+    }
+
+    fn lseek(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let seek = || {
+            let offset = u64::try_from(offset).map_err(|_| Errno::NO_SUCH_OFFSET)?;
+            let found = match whence {
+                libc::SEEK_DATA => self.files.seek(fh.0, offset, Seek::Data)?,
+                libc::SEEK_HOLE => self.files.seek(fh.0, offset, Seek::Hole)?,
+                _ => return Err(Errno::INVALID),
+            };
+            i64::try_from(found).map_err(|_| Errno::INVALID)
+        };
+        answer!(reply, seek(), |reply: ReplyLseek, found| reply.offset(found));
+    }
+
+    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.files.close(fh.0);
+        reply.ok();
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        answer!(reply, self.tree.list(ino.0), |reply: ReplyOpen, listing| {
+            let handle = self.next_directory.fetch_add(1, Ordering::Relaxed);
+            self.directories.write().insert(handle, Arc::new(listing));
+            reply.opened(FileHandle(handle), FopenFlags::empty());
+        });
+    }
+
+    fn readdir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let listing = match guarded(|| self.listing(fh)) {
+            Ok(listing) => listing,
+            Err(errno) => return reply.error(errno),
+        };
+        for (next, (name, found)) in (1..).zip(listing.iter()).skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
+            if reply.add(INodeNo(found.inode), next, file_type(found.kind), name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn readdirplus(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        let listing = match guarded(|| self.listing(fh)) {
+            Ok(listing) => listing,
+            Err(errno) => return reply.error(errno),
+        };
+        for (next, (name, found)) in (1..).zip(listing.iter()).skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
+            // One lifetime serves name and attributes here: the shorter.
+            let full =
+                reply.add(INodeNo(found.inode), next, name, &REFRESH, &self.attr(found), Generation(0));
+            if full {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn releasedir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        self.directories.write().remove(&fh.0);
+        reply.ok();
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        // As large as all images' data, and full: nothing can be written here.
+        let (bytes, inodes) = self.tree.totals();
+        reply.statfs(bytes.div_ceil(BLOCK.into()), 0, 0, inodes, 0, BLOCK, MAX_FILE_NAME, BLOCK);
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let find = || {
+            let all = self.tree.extended(ino.0)?;
+            let found = all.into_iter().find(|(key, _)| key.as_bytes() == name.as_bytes());
+            sized(found.ok_or(Errno::NO_ATTRIBUTE)?.1, size)
+        };
+        answer!(reply, find(), |reply, value| send_sized(reply, value, size));
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let list = || {
+            let all = self.tree.extended(ino.0)?;
+            let names = all.into_iter().flat_map(|(key, _)| [key.into_bytes(), vec![0]].concat()).collect();
+            sized(names, size)
+        };
+        answer!(reply, list(), |reply, value| send_sized(reply, value, size));
+    }
+}
+
+/// Checks a value against the caller's buffer; a buffer of no bytes asks for the length.
+fn sized(value: Vec<u8>, size: u32) -> Result<Vec<u8>, Errno> {
+    if size != 0 && value.len() > size as usize { Err(Errno::RANGE) } else { Ok(value) }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "called with what a handler returned")]
+fn send_sized(reply: ReplyXattr, value: Vec<u8>, size: u32) {
+    if size == 0 {
+        reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX));
+    } else {
+        reply.data(&value);
+    }
+}

@@ -1,0 +1,160 @@
+//! Mounting, serving, ending.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+
+use super::attributes::Ownership;
+use super::files::Files;
+use super::kernel::Kernel;
+use super::mountpoint::{detach, mount_on};
+use super::tree::{Scope, Tree};
+use crate::image::reader::ImageReader;
+use crate::repository::{self, Repository};
+
+/// Readahead of the mount where it may be set, in KiB. The kernel's own 128 KiB halve a sequential reader's speed.
+const READ_AHEAD_KB: u32 = 4096;
+/// Threads that serve requests beyond one per core: one that waits for storage or for another's chunk keeps no core busy.
+const EXTRA_THREADS: usize = 6;
+
+/// Who may look into a mount besides its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// Nobody.
+    #[default]
+    Owner,
+    /// Root, so that its loop devices reach a user's mount.
+    Root,
+    /// Everybody, as far as permission bits go.
+    Other,
+}
+
+/// How to mount.
+#[derive(Debug, Clone)]
+pub struct MountOptions {
+    /// Which archives are shown.
+    pub scope: Scope,
+    /// Owner and permissions of everything.
+    pub owner: Ownership,
+    /// Who may look.
+    pub access: Access,
+    /// Bytes for all caches together.
+    pub cache_size: usize,
+    /// What the mount table shows as its source.
+    pub source: String,
+    /// Further options as `mount -o` takes them.
+    pub extra: Vec<String>,
+}
+
+/// Why a mount failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The repository failed.
+    #[error(transparent)]
+    Repository(#[from] repository::Error),
+    /// The system refused.
+    #[error("cannot mount on {path}")]
+    Refused {
+        /// The mountpoint.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// FUSE is not there.
+    #[error("this system has no FUSE (/dev/fuse is missing): load the kernel module with 'modprobe fuse'")]
+    NoFuse,
+}
+
+/// A mount that is being served.
+#[derive(Debug)]
+pub struct Mounted {
+    session: BackgroundSession,
+    path: PathBuf,
+}
+
+/// Mounts a repository and serves it from threads of this process. `path` is absolute and was checked.
+///
+/// # Errors
+/// [`MountError`].
+pub fn mount(repository: &Arc<Repository>, path: &Path, options: &MountOptions) -> Result<Mounted, MountError> {
+    if !Path::new("/dev/fuse").exists() {
+        return Err(MountError::NoFuse);
+    }
+    let tree = Tree::load(repository.clone(), options.scope.clone())?;
+    let files = Files::new(ImageReader::new(repository.clone(), options.cache_size));
+    let kernel = Kernel::new(tree, files, options.owner);
+    let refused = |source| MountError::Refused { path: path.to_owned(), source };
+    let session = Session::new(kernel, path, &config(options)).map_err(refused)?;
+    let session = session.spawn().map_err(refused)?;
+    raise_read_ahead(path);
+    Ok(Mounted { session, path: path.to_owned() })
+}
+
+fn config(options: &MountOptions) -> Config {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(options.source.replace(',', "_")),
+        MountOption::Subtype("copal".into()),
+        MountOption::DefaultPermissions,
+        MountOption::RO,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::NoAtime,
+    ];
+    config.mount_options.extend(options.extra.iter().filter_map(|option| match option.as_str() {
+        "noexec" => Some(MountOption::NoExec),
+        // What is always so, and what only mount(8) looks at.
+        "ro" | "nosuid" | "nodev" | "noatime" | "default_permissions" | "defaults" | "auto" | "noauto" | "user"
+        | "users" | "nofail" | "_netdev" | "exec" | "relatime" => None,
+        other if other.starts_with("x-") || other.starts_with("comment=") => None,
+        other => Some(MountOption::CUSTOM(other.to_owned())),
+    }));
+    config.acl = match options.access {
+        Access::Owner => SessionACL::Owner,
+        Access::Root => SessionACL::RootAndOwner,
+        Access::Other => SessionACL::All,
+    };
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    config.n_threads = Some(cores + EXTRA_THREADS);
+    config.clone_fd = true;
+    config
+}
+
+/// Only root may; others do with what the kernel gives.
+fn raise_read_ahead(path: &Path) {
+    let Some(mount) = mount_on(path) else { return };
+    let file = format!("/sys/class/bdi/{}/read_ahead_kb", mount.device);
+    if let Err(error) = std::fs::write(&file, READ_AHEAD_KB.to_string()) {
+        log::debug!("readahead stays as it is: {file}: {error}");
+    }
+}
+
+impl Mounted {
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Waits until the mount is gone: unmounted, or detached and its last user done.
+    ///
+    /// # Errors
+    /// The session's.
+    pub fn wait(self) -> io::Result<()> {
+        self.session.join()
+    }
+
+    /// Takes the mount away and waits until its last user is done.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn end(self) -> io::Result<()> {
+        if mount_on(&self.path).is_some() {
+            detach(&self.path)?;
+        }
+        self.wait()
+    }
+}
