@@ -1,15 +1,19 @@
 //! Mounting, serving, ending.
 
+use std::ffi::CString;
+use std::fs::OpenOptions;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use rustix::mount::MountFlags;
 
 use super::attributes::Ownership;
 use super::files::Files;
 use super::kernel::Kernel;
-use super::mountpoint::{detach, mount_on};
+use super::mountpoint::{MOUNT_TYPE, detach, mount_on};
 use super::tree::{Scope, Tree};
 use crate::image::reader::ImageReader;
 use crate::repository::{self, Repository};
@@ -87,10 +91,42 @@ pub fn mount(repository: &Arc<Repository>, path: &Path, options: &MountOptions) 
     let files = Files::new(ImageReader::new(repository.clone(), options.cache_size));
     let kernel = Kernel::new(tree, files, options.owner);
     let refused = |source| MountError::Refused { path: path.to_owned(), source };
-    let session = Session::new(kernel, path, &config(options)).map_err(refused)?;
-    let session = session.spawn().map_err(refused)?;
+    let session = open_session(kernel, path, options).and_then(Session::spawn).map_err(refused)?;
     raise_read_ahead(path);
     Ok(Mounted { session, path: path.to_owned() })
+}
+
+/// Root mounts directly, so that the mount table shows our type, which fuser leaves out. Others go through the setuid helper.
+fn open_session(kernel: Kernel, path: &Path, options: &MountOptions) -> io::Result<Session<Kernel>> {
+    let config = config(options);
+    if !rustix::process::geteuid().is_root() {
+        return Session::new(kernel, path, &config);
+    }
+    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
+    let mut data = format!(
+        "fd={},rootmode=40000,user_id={},group_id={},default_permissions",
+        device.as_raw_fd(),
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    if options.access != Access::Owner {
+        data.push_str(",allow_other");
+    }
+    let mut flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    for option in &config.mount_options {
+        match option {
+            MountOption::NoExec => flags |= MountFlags::NOEXEC,
+            MountOption::CUSTOM(custom) => data.extend([",", custom]),
+            _ => {}
+        }
+    }
+    let data = CString::new(data)?;
+    rustix::mount::mount(options.source.as_str(), path, MOUNT_TYPE, flags, data.as_c_str())?;
+    let session = Session::from_fd(kernel, device.into(), config.acl, config);
+    if session.is_err() {
+        let _ = detach(path);
+    }
+    session
 }
 
 fn config(options: &MountOptions) -> Config {
