@@ -163,7 +163,7 @@ mod tests {
         assert!(data_runs(&bytes).is_empty());
         bytes[UNIT] = 1;
         bytes[3 * UNIT - 1] = 1;
-        assert_eq!(data_runs(&bytes), [UNIT..3 * UNIT]);
+        assert_eq!(data_runs(&bytes), vec![UNIT..3 * UNIT]);
         bytes[5 * UNIT + 9] = 1;
         assert_eq!(data_runs(&bytes), [UNIT..3 * UNIT, 5 * UNIT..5 * UNIT + 10]);
         assert!(is_zero(&[]) && is_zero(&[0; 9000]) && !is_zero(&[0, 1]));

@@ -159,7 +159,9 @@ mod tests {
     fn hex_round_trips_and_refuses_everything_else() {
         let id = PackId::random();
         assert_eq!(id.to_string().parse::<PackId>().unwrap(), id);
-        for bad in ["", "00", &"0".repeat(31), &"0".repeat(33), &"g".repeat(32), &"A".repeat(32), &"é".repeat(16)] {
+        for bad in
+            ["", "00", &"0".repeat(31), &"0".repeat(33), &"g".repeat(32), &"A".repeat(32), &"é".repeat(16)]
+        {
             assert!(bad.parse::<PackId>().is_err(), "{bad:?}");
         }
     }

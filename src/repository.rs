@@ -35,7 +35,12 @@ pub struct Repository {
 }
 
 impl Repository {
-    fn new(storage: Arc<dyn Storage>, header: ConfigHeader, config: ConfigBody, keyring: Arc<Keyring>) -> Self {
+    fn new(
+        storage: Arc<dyn Storage>,
+        header: ConfigHeader,
+        config: ConfigBody,
+        keyring: Arc<Keyring>,
+    ) -> Self {
         let objects = Objects::new(storage, keyring.clone(), config.mirror);
         let packs = Packs::new(objects.clone());
         Self { header, config, keyring, objects, packs }

@@ -36,8 +36,8 @@ fn members_are_separate_images() {
     let repository = make(MemoryStorage::new());
     let [a, b] = [mixed(1, 3 << 20), mixed(2, 5 << 20)];
     let [fa, fb] = [file_of(&a), file_of(&b)];
-    let created =
-        create(&repository, &options("vm", &[fa.path(), fb.path()]), &Stop::default(), &Silent).expect("create");
+    let created = create(&repository, &options("vm", &[fa.path(), fb.path()]), &Stop::default(), &Silent)
+        .expect("create");
     let reader = reader_of(&repository);
     assert!(read_all(&reader, &image_of(&repository, &created, 0), 1 << 20) == a);
     assert!(read_all(&reader, &image_of(&repository, &created, 1), 1 << 20) == b);

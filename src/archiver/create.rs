@@ -88,10 +88,14 @@ pub fn create(
         return Ok(Created { id: None, record, warnings });
     }
     let session = Session::begin(repository, &format!("create {}", options.name))?;
-    let created = with_heartbeat(&session, || passes(repository, options, &session, sources, started, stop, monitor))?;
+    let created =
+        with_heartbeat(&session, || passes(repository, options, &session, sources, started, stop, monitor))?;
     session.end()?;
     if let Err(error) = refresh_catalogue(repository.objects()) {
-        log::warn!("the catalogue could not be refreshed: {}; listings are slower until it is", chain(&error));
+        log::warn!(
+            "the catalogue could not be refreshed: {}; listings are slower until it is",
+            chain(&error)
+        );
     }
     Ok(created)
 }
@@ -134,8 +138,11 @@ fn passes(
     for _ in 0..MAX_PASSES {
         let pack_size = repository.config().pack_size;
         let start = |kind| {
-            PackWriter::start(kind, pack_size, repository.objects().clone())
-                .map_err(|source| Error::Io { action: "start a thread for", path: "the packs".into(), source })
+            PackWriter::start(kind, pack_size, repository.objects().clone()).map_err(|source| Error::Io {
+                action: "start a thread for",
+                path: "the packs".into(),
+                source,
+            })
         };
         store.writers = Some(Writers { data: start(PackKind::Data)?, maps: start(PackKind::Maps)? });
         let images = store_all(&store, &mut sources, stop, monitor)?;
@@ -153,7 +160,10 @@ fn passes(
         if lost.is_empty() {
             return Ok(Created { id: Some(id), record, warnings });
         }
-        log::warn!("a compaction removed {} packs that this backup relied on; what they held is stored again", lost.len());
+        log::warn!(
+            "a compaction removed {} packs that this backup relied on; what they held is stored again",
+            lost.len()
+        );
         if stream {
             return Err(Error::LostClaim { packs: lost.len() });
         }
@@ -235,11 +245,14 @@ fn finish_sources(sources: Vec<OpenSource>, images: &[StoredImage]) -> Result<(V
             bad: Vec::new(),
         });
         if source.in_use() {
-            warnings.push(format!("{shown} is in use; back up a snapshot of it, or the image may mix several moments"));
+            warnings.push(format!(
+                "{shown} is in use; back up a snapshot of it, or the image may mix several moments"
+            ));
         }
         match source {
             Source::Seekable(file) if file.changed_since_open() => {
-                warnings.push(format!("{shown} changed while it was read; the image may mix several moments"));
+                warnings
+                    .push(format!("{shown} changed while it was read; the image may mix several moments"));
             }
             Source::Seekable(_) => {}
             Source::Stream(stream) => stream.finish()?,

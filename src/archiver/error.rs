@@ -40,7 +40,9 @@ pub enum Error {
         what: String,
     },
     /// A compaction removed chunks that this create relied on, and a stream cannot be read again.
-    #[error("a compaction removed {packs} packs while this backup ran, and a stream cannot be read again: run the backup once more")]
+    #[error(
+        "a compaction removed {packs} packs while this backup ran, and a stream cannot be read again: run the backup once more"
+    )]
     LostClaim {
         /// How many packs.
         packs: usize,

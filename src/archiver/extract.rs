@@ -53,10 +53,9 @@ pub fn extract(
             Run::Data(range) => Ok(send.send(range).is_ok()),
         });
         drop(send);
-        let worked: Result<()> = workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or(Err(Error::Panicked { what: "a thread that restores" })))
-            .collect();
+        let worked: Result<()> = workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or(Err(Error::Panicked { what: "a thread that restores" }))
+        });
         worked.and(dispatched)
     })
 }
@@ -77,7 +76,7 @@ pub fn extract_to_stream(
     // A ticket is held from the moment a range is handed out until it is written: what waits in memory is bounded.
     let (tickets, ticket) = bounded::<()>(threads * 3);
     let (send, queue) = bounded::<(u64, Run)>(threads);
-    let (results, done) = bounded::<(u64, Result<(Run, Vec<u8>)>)>(threads);
+    let (results, done) = bounded::<Read>(threads);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let (queue, results) = (queue.clone(), results.clone());
@@ -111,7 +110,7 @@ pub fn extract_to_stream(
 }
 
 fn write_in_order(
-    done: &Receiver<(u64, Result<(Run, Vec<u8>)>)>,
+    done: &Receiver<Read>,
     ticket: &Receiver<()>,
     mut out: Ordered<impl Write>,
     monitor: &dyn Monitor,
@@ -134,6 +133,9 @@ fn write_in_order(
     }
     out.0.flush().map_err(|source| Error::Io { action: "write", path: "standard output".into(), source })
 }
+
+/// A part that was read: its place in the order, and its bytes if it is data.
+type Read = (u64, Result<(Run, Vec<u8>)>);
 
 /// A part of an image: a hole of any length, or data within one span.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use crate::extent::{HOLE_UNIT, span_len};
 use crate::format::limits::MAX_IMAGE;
 use crate::format::record::Root;
 use crate::image::tree_writer::TreeWriter;
-use crate::source::{Seekable, Source, Stream};
+use crate::source::{Seekable, Source, SourceKind, Stream};
 
 /// What a pass over one source made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,7 +202,10 @@ fn store_span(
                 let range = (part.start - base) as usize..(part.end - base) as usize;
                 source.read_at(part.start, &mut buffer[range.clone()])?;
                 store.counters.read.fetch_add(range.len() as u64, Ordering::Relaxed);
-                source.drop_behind(part);
+                if source.kind() == SourceKind::Device {
+                    // A disk's pages are of no use to anybody; a file's may be.
+                    source.drop_behind(part);
+                }
                 present.push(range);
             }
             (len, store.span(buffer, &present, scratch)?)

@@ -11,6 +11,7 @@ use crate::chunker::{Chunker, data_runs, lay_out};
 use crate::codec::compress::Compression;
 use crate::codec::keys::{BlobKind, Keyring};
 use crate::extent::HOLE_UNIT;
+use crate::format::FormatError;
 use crate::format::location::Location;
 use crate::format::node::{self, Node};
 use crate::format::pack::{PackKind, seal_blob};
@@ -169,53 +170,62 @@ impl Store<'_> {
     fn map(&self, map: &SpanMap, locations: &[Location]) -> Result<StoredMap> {
         let content = map.content();
         let id = self.keyring().blob_id(BlobKind::SpanMap, &content)?;
-        let data = map.data_bytes();
-        let reusable = |hinted: &[Location]| hinted.iter().all(|at| self.claimable.contains(&at.pack.id));
-        let read = |plain: &[u8]| span_map::from_bytes(plain).map(|(_, hinted)| hinted);
-        if let Some(location) = self.reuse(BlobKind::SpanMap, &id, read, reusable)? {
-            return Ok(StoredMap { id, location, data });
-        }
-        let plain = span_map::with_hints(&content, locations);
-        let location = self.blob(BlobKind::SpanMap, &id, &plain)?;
-        Ok(StoredMap { id, location, data })
+        let reusable = |plain: &[u8]| {
+            let (_, hinted) = span_map::from_bytes(plain)?;
+            let safe = hinted.iter().all(|at| self.claimable.contains(&at.pack.id));
+            Ok(safe.then_some(hinted))
+        };
+        let plain = || span_map::with_hints(&content, locations);
+        let location = self.hinted(BlobKind::SpanMap, &id, plain, reusable)?;
+        Ok(StoredMap { id, location, data: map.data_bytes() })
     }
 
     /// Claims or stores a tree node. A stored one is used again only if its hints are just these places.
     pub(super) fn node(&self, node: &Node, locations: &[Location]) -> Result<(BlobId, Location)> {
         let content = node.content();
         let id = self.keyring().blob_id(BlobKind::Node, &content)?;
-        let read = |plain: &[u8]| node::from_bytes(plain).map(|(_, hinted)| hinted);
-        if let Some(location) = self.reuse(BlobKind::Node, &id, read, |hinted| hinted == locations)? {
-            return Ok((id, location));
-        }
-        let plain = node::to_bytes(&content, locations);
-        Ok((id, self.blob(BlobKind::Node, &id, &plain)?))
+        let reusable = |plain: &[u8]| {
+            let (_, hinted) = node::from_bytes(plain)?;
+            Ok((hinted == locations).then_some(hinted))
+        };
+        let plain = || node::to_bytes(&content, locations);
+        Ok((id, self.hinted(BlobKind::Node, &id, plain, reusable)?))
     }
 
-    /// Where a map or node lies that an earlier session stored, if its hints may be used.
-    fn reuse(
+    /// Where a map or node lies: that of this session, that of an earlier one if `reusable` gives its hints, or a new one.
+    fn hinted(
         &self,
         kind: BlobKind,
         id: &BlobId,
-        read: impl Fn(&[u8]) -> std::result::Result<Vec<Location>, crate::format::FormatError>,
-        usable: impl Fn(&[Location]) -> bool,
-    ) -> Result<Option<Location>> {
-        let Some(location) = self.index.find(id) else { return Ok(None) };
-        let opened = self.repository.packs().read(kind, id, location);
-        let hinted = opened.and_then(|plain| Ok(read(&plain)?));
-        let hinted = match hinted {
-            Ok(hinted) if usable(&hinted) => hinted,
-            Ok(_) => return Ok(None),
-            Err(error @ repository::Error::Codec(_)) => return Err(error.into()),
-            Err(error) => {
-                log::warn!("{}; stored again", repository::archives::chain(&error));
-                return Ok(None);
+        plain: impl Fn() -> Vec<u8>,
+        reusable: impl Fn(&[u8]) -> std::result::Result<Option<Vec<Location>>, FormatError>,
+    ) -> Result<Location> {
+        match self.index.claim(id) {
+            Claim::Mine(pending) => {
+                let location = self.blob(kind, id, &plain())?;
+                pending.stored(location);
+                Ok(location)
             }
-        };
-        let mut claimed = self.claimed.lock();
-        claimed.insert(location.pack.id);
-        claimed.extend(hinted.iter().map(|at| at.pack.id));
-        Ok(Some(location))
+            // What this session stored hints at what this session claimed.
+            Claim::Exists(location) if !self.claimable.contains(&location.pack.id) => Ok(location),
+            Claim::Exists(location) => {
+                let opened = self.repository.packs().read(kind, id, location);
+                match opened.and_then(|plain| Ok(reusable(&plain)?)) {
+                    Ok(Some(hinted)) => {
+                        let mut claimed = self.claimed.lock();
+                        claimed.insert(location.pack.id);
+                        claimed.extend(hinted.iter().map(|at| at.pack.id));
+                        return Ok(location);
+                    }
+                    Ok(None) => {}
+                    Err(error @ repository::Error::Codec(_)) => return Err(error.into()),
+                    Err(error) => log::warn!("{}; stored again", repository::archives::chain(&error)),
+                }
+                let location = self.blob(kind, id, &plain())?;
+                self.index.replace(id, location);
+                Ok(location)
+            }
+        }
     }
 }
 

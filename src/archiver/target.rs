@@ -61,7 +61,8 @@ impl Target {
 
     fn create_file(path: &Path, size: u64, force: bool) -> Result<Self> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = tempfile::Builder::new().prefix(".copal-").tempfile_in(folder).map_err(failed("create", path))?;
+        let file =
+            tempfile::Builder::new().prefix(".copal-").tempfile_in(folder).map_err(failed("create", path))?;
         file.as_file().set_len(size).map_err(failed("size", path))?;
         Ok(Self::File { file, path: path.to_owned(), force })
     }
@@ -77,7 +78,8 @@ impl Target {
         };
         let room = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(failed("measure", path))?;
         if room < size {
-            let reason = format!("holds {room} bytes, the image has {size}: it is {} bytes too small", size - room);
+            let reason =
+                format!("holds {room} bytes, the image has {size}: it is {} bytes too small", size - room);
             return Err(Error::Target { path: path.to_owned(), reason });
         }
         let table = read_table(&Device(&file, room), 0).map_err(failed("read", path))?;

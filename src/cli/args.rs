@@ -10,14 +10,19 @@ use super::secret::SecretArgs;
 
 /// Back up whole disks, and walk into the backups
 #[derive(Debug, Parser)]
-#[command(name = "copal", version, max_term_width = 110, after_help = "\
+#[command(
+    name = "copal",
+    version,
+    max_term_width = 110,
+    after_help = "\
 A repository is named by its directory REPO, or by COPAL_REPO in the environment. An archive is named as
   REPO::web01             the newest of web01        REPO::web01@2026-11-20  the newest at or before (UTC)
   REPO::web01~1           the one before             REPO::#a1b2c3           by its id
 The passphrase comes from a prompt, COPAL_PASSPHRASE, COPAL_PASSCOMMAND (run without a shell), COPAL_PASSPHRASE_FD,
 --passphrase-file or --key-file.
 
-Exit codes: 0 done, 1 done with warnings, 2 failed, 128+N stopped by signal N.")]
+Exit codes: 0 done, 1 done with warnings, 2 failed, 128+N stopped by signal N."
+)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -264,7 +269,9 @@ fn parse_compression(text: &str) -> Result<crate::codec::compress::Compression, 
         Some(("zstd", level)) => level.parse().ok().filter(|level| (1..=19).contains(level)),
         _ => None,
     };
-    level.map(Compression::Zstd).ok_or_else(|| format!("{text:?} is no compression; write zstd,1 to zstd,19 or none"))
+    level
+        .map(Compression::Zstd)
+        .ok_or_else(|| format!("{text:?} is no compression; write zstd,1 to zstd,19 or none"))
 }
 
 #[cfg(test)]
@@ -281,7 +288,8 @@ mod tests {
     #[test]
     fn the_mount_helper_speaks_mount_8() {
         let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
-        let helper = from_mount_helper(words("/sbin/mount.fuse.copal /srv/r /mnt -n -o rw,allow_other -t fuse.copal"));
+        let helper =
+            from_mount_helper(words("/sbin/mount.fuse.copal /srv/r /mnt -n -o rw,allow_other -t fuse.copal"));
         assert_eq!(helper, words("copal mount /srv/r /mnt -o rw,allow_other"));
         assert_eq!(from_mount_helper(words("copal list x")), words("copal list x"));
     }
@@ -289,7 +297,9 @@ mod tests {
     #[test]
     fn chunkers_and_compression() {
         assert!(parse_chunker("fastcdc,64K").is_ok() && parse_chunker("fixed,4M").is_ok());
-        for bad in ["fastcdc", "fastcdc,60K", "fastcdc,2M", "fixed,5000", "rabin,64K", "fixed,99G", "fastcdc,9T"] {
+        for bad in
+            ["fastcdc", "fastcdc,60K", "fastcdc,2M", "fixed,5000", "rabin,64K", "fixed,99G", "fastcdc,9T"]
+        {
             assert!(parse_chunker(bad).is_err(), "{bad}");
         }
         assert!(parse_compression("zstd,19").is_ok() && parse_compression("zstd,20").is_err());

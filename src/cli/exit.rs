@@ -48,7 +48,9 @@ pub(super) fn report(error: &anyhow::Error) -> Exit {
     match error.downcast_ref::<archiver::Error>() {
         Some(archiver::Error::Stopped { signal }) => Exit::Signal(*signal),
         Some(error) if error.is_full() => {
-            super::logger::line("copal: no space is left: free some, or use another disk; what was there before is whole");
+            super::logger::line(
+                "copal: no space is left: free some, or use another disk; what was there before is whole",
+            );
             Exit::Failed
         }
         _ => Exit::Failed,

@@ -47,7 +47,10 @@ impl Location {
     pub(super) fn required_reference(&self) -> anyhow::Result<&str> {
         match self.reference.as_deref() {
             Some(reference) if !reference.is_empty() => Ok(reference),
-            _ => bail!("name an archive as {}::ARCHIVE; 'copal list' shows what there is", self.repository.display()),
+            _ => bail!(
+                "name an archive as {}::ARCHIVE; 'copal list' shows what there is",
+                self.repository.display()
+            ),
         }
     }
 

@@ -61,7 +61,8 @@ impl Log for Logger {
         }
         if let Some(syslog) = &*self.syslog.lock() {
             // Facility 3: system daemons.
-            let message = format!("<{}>copal[{}]: {word}{}", 3 << 3 | severity, std::process::id(), record.args());
+            let message =
+                format!("<{}>copal[{}]: {word}{}", 3 << 3 | severity, std::process::id(), record.args());
             let _ = syslog.send(message.as_bytes());
         } else {
             line(&format!("copal: {word}{}", record.args()));

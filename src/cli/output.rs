@@ -59,7 +59,8 @@ pub(super) fn time(nanoseconds: i64) -> String {
 
 /// A time for programs, RFC 3339.
 pub(super) fn rfc3339(nanoseconds: i64) -> String {
-    jiff::Timestamp::from_nanosecond(nanoseconds.into()).map_or_else(|_| "unknown".into(), |time| time.to_string())
+    jiff::Timestamp::from_nanosecond(nanoseconds.into())
+        .map_or_else(|_| "unknown".into(), |time| time.to_string())
 }
 
 /// Bytes that may not be text, shown so that nothing is lost: other bytes and control characters as `\xNN`.
@@ -79,7 +80,11 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let bad = || format!("{text:?} is no size; write a number of bytes, or with K, M, G or T behind it (powers of 1024)");
+    let bad = || {
+        format!(
+            "{text:?} is no size; write a number of bytes, or with K, M, G or T behind it (powers of 1024)"
+        )
+    };
     let shift = match unit.trim().trim_end_matches("iB").trim_end_matches('B').to_ascii_uppercase().as_str() {
         "" => 0,
         "K" => 10,
@@ -107,7 +112,9 @@ mod tests {
         assert_eq!(size(1 << 40), "1.0 TiB");
         assert_eq!(size((1 << 20) - 1), "1.0 MiB");
         assert_eq!(size(u64::MAX), "16.0 EiB");
-        for (text, bytes) in [("4096", 4096), ("64K", 65536), ("1.5MiB", 3 << 19), ("2G", 2 << 30), ("1 T", 1 << 40)] {
+        for (text, bytes) in
+            [("4096", 4096), ("64K", 65536), ("1.5MiB", 3 << 19), ("2G", 2 << 30), ("1 T", 1 << 40)]
+        {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
         for bad in ["", "K", "x", "1X", "-1", "99999999999T", "1e9"] {

@@ -60,7 +60,9 @@ impl SecretArgs {
             }
         };
         if matches!(&secret, Secret::Passphrase(text) if text.is_empty()) {
-            bail!("the passphrase is empty; for a repository that is not encrypted, ask for --encryption none");
+            bail!(
+                "the passphrase is empty; for a repository that is not encrypted, ask for --encryption none"
+            );
         }
         Ok(secret)
     }
@@ -70,7 +72,8 @@ impl SecretArgs {
             return read_key_file(path).map(Some);
         }
         let passphrase = if let Some(path) = &self.passphrase_file {
-            let file = File::open(path).with_context(|| format!("cannot open passphrase file {}", path.display()))?;
+            let file = File::open(path)
+                .with_context(|| format!("cannot open passphrase file {}", path.display()))?;
             first_line(file).with_context(|| format!("cannot read passphrase file {}", path.display()))?
         } else if let Some(number) = std::env::var_os("COPAL_PASSPHRASE_FD") {
             from_descriptor(&number.to_string_lossy())?
@@ -109,7 +112,8 @@ fn first_line(from: impl Read) -> anyhow::Result<Zeroizing<String>> {
 }
 
 fn from_descriptor(number: &str) -> anyhow::Result<Zeroizing<String>> {
-    let number: u32 = number.parse().ok().with_context(|| format!("COPAL_PASSPHRASE_FD is {number:?}, not a number"))?;
+    let number: u32 =
+        number.parse().ok().with_context(|| format!("COPAL_PASSPHRASE_FD is {number:?}, not a number"))?;
     let file = File::open(format!("/dev/fd/{number}"))
         .with_context(|| format!("COPAL_PASSPHRASE_FD names descriptor {number}, which cannot be read"))?;
     first_line(file).context("cannot read the passphrase from COPAL_PASSPHRASE_FD")
@@ -134,8 +138,9 @@ fn from_command(command: &str) -> anyhow::Result<Zeroizing<String>> {
 }
 
 fn read_key_file(path: &Path) -> anyhow::Result<Secret> {
-    let file = File::open(path)
-        .with_context(|| format!("cannot open key file {}; without it the repository stays locked", path.display()))?;
+    let file = File::open(path).with_context(|| {
+        format!("cannot open key file {}; without it the repository stays locked", path.display())
+    })?;
     let mut contents = Zeroizing::new(Vec::new());
     file.take(KEY_FILE.end() + 1).read_to_end(&mut contents)?;
     if !KEY_FILE.contains(&(contents.len() as u64)) {
@@ -150,7 +155,8 @@ pub(super) fn make_key_file(path: &Path) -> anyhow::Result<bool> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut random = [0; 32];
     getrandom::fill(&mut random)?;
-    let mut text: Zeroizing<String> = Zeroizing::new(random.iter().map(|byte| format!("{byte:02x}")).collect());
+    let mut text: Zeroizing<String> =
+        Zeroizing::new(random.iter().map(|byte| format!("{byte:02x}")).collect());
     random.zeroize();
     text.push('\n');
     match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {

@@ -41,7 +41,8 @@ pub const PACK_OVERHEAD: usize = 5;
 /// Appends the packed form of `plain`, which is below 4 GiB, to `out`: raw where compression gains nothing.
 pub fn pack_into(out: &mut Vec<u8>, plain: &[u8], compression: Compression) {
     let start = out.len();
-    let plain_len = u32::try_from(plain.len()).expect("every object has a limit far below 4 GiB").to_le_bytes();
+    let plain_len =
+        u32::try_from(plain.len()).expect("every object has a limit far below 4 GiB").to_le_bytes();
     if let Compression::Zstd(level) = compression
         && let Some(payload_len) = zstd_into(out, plain, plain_len, level)
         && payload_len < plain.len()
@@ -118,7 +119,8 @@ mod tests {
 
     #[test]
     fn round_trips_and_never_grows_by_more_than_the_overhead() {
-        let noise: Vec<u8> = (0..5000u32).flat_map(|i| blake3::hash(&i.to_le_bytes()).as_bytes()[..1].to_vec()).collect();
+        let noise: Vec<u8> =
+            (0..5000u32).flat_map(|i| blake3::hash(&i.to_le_bytes()).as_bytes()[..1].to_vec()).collect();
         for plain in [&b""[..], b"x", &[7; 100_000], &noise] {
             for compression in [Compression::None, Compression::Zstd(1), Compression::Zstd(3)] {
                 let bytes = packed(plain, compression);

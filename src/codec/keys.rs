@@ -260,7 +260,8 @@ mod tests {
         let keys = KeySet::public(&a);
         let ring_a = Keyring::new(a, &keys, FIRST_EPOCH);
         let ring_b = Keyring::new(b, &keys, FIRST_EPOCH);
-        let ids = [BlobKind::Chunk, BlobKind::SpanMap, BlobKind::Node].map(|kind| ring_a.blob_id(kind, b"x").unwrap());
+        let ids = [BlobKind::Chunk, BlobKind::SpanMap, BlobKind::Node]
+            .map(|kind| ring_a.blob_id(kind, b"x").unwrap());
         assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2]);
         assert_ne!(ids[0], ring_b.blob_id(BlobKind::Chunk, b"x").unwrap());
         let sealed = ring_a.seal_key(KeyClass::Data, 1).unwrap().seal(b"", b"x");

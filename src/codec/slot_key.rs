@@ -54,7 +54,11 @@ impl std::fmt::Debug for Secret {
 ///
 /// # Errors
 /// [`CodecError::Derivation`] where Argon2 lacks memory or refuses its parameters.
-pub fn wrapping_key(derivation: Derivation, salt: &[u8; 32], secret: &Secret) -> Result<Option<Secret32>, CodecError> {
+pub fn wrapping_key(
+    derivation: Derivation,
+    salt: &[u8; 32],
+    secret: &Secret,
+) -> Result<Option<Secret32>, CodecError> {
     match (derivation, secret) {
         (Derivation::Argon2id { memory_kib, iterations, lanes }, Secret::Passphrase(passphrase)) => {
             let failed = |error: argon2::Error| CodecError::Derivation { reason: error.to_string() };

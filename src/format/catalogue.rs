@@ -93,7 +93,8 @@ impl SegmentName {
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         let (counter, nonce) = name.strip_prefix("catalogue/")?.split_once('-')?;
-        let counter_ok = counter.len() == 16 && counter.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let counter_ok =
+            counter.len() == 16 && counter.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let counter = u64::from_str_radix(counter, 16).ok().filter(|_| counter_ok)?;
         Some(Self { counter, nonce: nonce.parse().ok()? })
     }
@@ -138,7 +139,9 @@ impl CatalogueSegment {
         if too_many {
             return Err(FormatError::malformed("catalogue segment", "too many entries"));
         }
-        let oversized = |entry: &CatalogueEntry| entry.members.iter().any(|m| m.size > limits::MAX_IMAGE || m.data > m.size);
+        let oversized = |entry: &CatalogueEntry| {
+            entry.members.iter().any(|m| m.size > limits::MAX_IMAGE || m.data > m.size)
+        };
         if segment.archives.iter().any(oversized) {
             return Err(FormatError::malformed("catalogue segment", "an image's size is out of bounds"));
         }

@@ -86,7 +86,9 @@ impl ChunkerParams {
         let malformed = |reason| Err(FormatError::malformed("chunker", reason));
         let Self { kind, min, avg, max } = *self;
         if min < limits::MIN_CHUNK || min > avg || avg > max || max > limits::MAX_CHUNK {
-            return malformed(format!("lengths {min}, {avg}, {max} are not in order between 4 KiB and 4 MiB"));
+            return malformed(format!(
+                "lengths {min}, {avg}, {max} are not in order between 4 KiB and 4 MiB"
+            ));
         }
         match kind {
             ChunkerKind::Fixed if min != max || !min.is_multiple_of(4096) => {
@@ -162,7 +164,8 @@ impl SealedConfig {
     /// [`CodecError::MissingKey`].
     pub fn seal(header: ConfigHeader, body: &ConfigBody, keyring: &Keyring) -> Result<Vec<u8>, CodecError> {
         let plain = msgpack::to_bytes(body);
-        let body_len = u32::try_from(plain.len() + crate::codec::seal::SEAL_OVERHEAD).expect("a config is small");
+        let body_len =
+            u32::try_from(plain.len() + crate::codec::seal::SEAL_OVERHEAD).expect("a config is small");
         let mut out = header.to_bytes(body_len);
         let sealed = keyring.seal_key(KeyClass::Index, header.epoch)?.seal(&out, &plain);
         out.extend_from_slice(&sealed);
@@ -209,7 +212,8 @@ impl SealedConfig {
     /// # Errors
     /// [`CodecError`] where the keys do not fit or bytes were changed; [`FormatError`] where the body breaks a bound.
     pub fn open(&self, keyring: &Keyring) -> Result<Result<ConfigBody, FormatError>, CodecError> {
-        let plain = keyring.seal_key(KeyClass::Index, self.header.epoch)?.open(&self.aad, self.body.clone())?;
+        let plain =
+            keyring.seal_key(KeyClass::Index, self.header.epoch)?.open(&self.aad, self.body.clone())?;
         Ok(msgpack::from_bytes::<ConfigBody>("config", &plain).and_then(|body| body.check().map(|()| body)))
     }
 }
@@ -226,7 +230,8 @@ mod tests {
     fn sample() -> (Keyring, Vec<u8>, ConfigBody) {
         let repository = RepositoryId([9; 16]);
         let keyring = Keyring::new(repository, &KeySet::public(&repository), 1);
-        let header = ConfigHeader { encryption: EncryptionMode::None, epoch: 1, writer_features: 0, repository };
+        let header =
+            ConfigHeader { encryption: EncryptionMode::None, epoch: 1, writer_features: 0, repository };
         let body = ConfigBody {
             generation: 1,
             created: 5,
@@ -273,6 +278,9 @@ mod tests {
         assert_eq!(error, FormatError::Version { what: "config", found: 2, supported: 1 });
         let mut features = bytes;
         features[16] = 0b101;
-        assert_eq!(SealedConfig::from_bytes(&features).unwrap_err(), FormatError::Features { bits: vec![0, 2] });
+        assert_eq!(
+            SealedConfig::from_bytes(&features).unwrap_err(),
+            FormatError::Features { bits: vec![0, 2] }
+        );
     }
 }

@@ -37,7 +37,8 @@ impl IndexSegment {
     /// Sorts and encodes.
     #[must_use]
     pub fn to_bytes(mut self) -> Vec<u8> {
-        let count = |len: usize| u32::try_from(len).expect("writers split segments long before").to_le_bytes();
+        let count =
+            |len: usize| u32::try_from(len).expect("writers split segments long before").to_le_bytes();
         self.entries.sort_by_key(|entry| (entry.kind, entry.id));
         let mut packs: Vec<(PackKind, PackRef)> =
             self.entries.iter().map(|entry| (PackKind::of(entry.kind), entry.location.pack)).collect();
@@ -95,7 +96,8 @@ impl IndexSegment {
             let id = BlobId(reader.array()?);
             let number = reader.u32()? as usize;
             let [offset, sealed_len, plain_len] = [reader.u32()?, reader.u32()?, reader.u32()?];
-            let (pack_kind, pack) = *packs.get(number).ok_or_else(|| malformed("pack number beyond the table"))?;
+            let (pack_kind, pack) =
+                *packs.get(number).ok_or_else(|| malformed("pack number beyond the table"))?;
             if pack_kind != PackKind::of(kind) {
                 return Err(malformed("a blob in the wrong kind of pack"));
             }
@@ -117,8 +119,14 @@ mod tests {
     use crate::format::span_map::tests::location;
 
     fn sample() -> IndexSegment {
-        let entry = |kind, id, pack| IndexEntry { kind, id: BlobId([id; 32]), location: location(pack, 40), plain_len: 9 };
-        let entries = vec![entry(BlobKind::Chunk, 1, 7), entry(BlobKind::Chunk, 2, 7), entry(BlobKind::Node, 0, 8)];
+        let entry = |kind, id, pack| IndexEntry {
+            kind,
+            id: BlobId([id; 32]),
+            location: location(pack, 40),
+            plain_len: 9,
+        };
+        let entries =
+            vec![entry(BlobKind::Chunk, 1, 7), entry(BlobKind::Chunk, 2, 7), entry(BlobKind::Node, 0, 8)];
         IndexSegment { supersedes: vec![SegmentId([4; 16])], entries }
     }
 

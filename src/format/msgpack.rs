@@ -19,7 +19,8 @@ pub fn from_bytes<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Resu
     let mut left = bytes;
     let mut decoder = rmp_serde::Deserializer::new(&mut left);
     decoder.set_max_depth(limits::MAX_DEPTH);
-    let value = T::deserialize(&mut decoder).map_err(|error| FormatError::malformed(what, error.to_string()))?;
+    let value =
+        T::deserialize(&mut decoder).map_err(|error| FormatError::malformed(what, error.to_string()))?;
     if !left.is_empty() {
         return Err(FormatError::malformed(what, format!("{} bytes too many", left.len())));
     }

@@ -98,7 +98,26 @@ mod tests {
         for good in ["web01", "Büro Köln", "日本語", "a:b", "x..y", "😀", &"長".repeat(66)] {
             assert_eq!(ArchiveName::new(good).unwrap().as_str(), good);
         }
-        for bad in ["", ".", "..", ".x", "a/b", "a::b", "a@b", "a~1", "#a", "a*", "a?", "a[b", " a", "a ", "a\n", "a\0b", "a\u{2028}b", &"長".repeat(67)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            ".x",
+            "a/b",
+            "a::b",
+            "a@b",
+            "a~1",
+            "#a",
+            "a*",
+            "a?",
+            "a[b",
+            " a",
+            "a ",
+            "a\n",
+            "a\0b",
+            "a\u{2028}b",
+            &"長".repeat(67),
+        ] {
             assert!(ArchiveName::new(bad).is_err(), "{bad:?}");
         }
     }

@@ -127,7 +127,10 @@ mod tests {
 
     fn sample() -> (Node, Vec<Location>) {
         let child = |slot| Child { slot, id: BlobId([slot; 32]), data: 1 << 24, full: slot == 3 };
-        (Node { level: 1, children: vec![child(0), child(3), child(255)] }, vec![location(1, 0), location(2, 9), location(1, 80)])
+        (
+            Node { level: 1, children: vec![child(0), child(3), child(255)] },
+            vec![location(1, 0), location(2, 9), location(1, 80)],
+        )
     }
 
     #[test]

@@ -95,7 +95,8 @@ pub fn sealed_limit(kind: BlobKind) -> usize {
 }
 
 fn blob_aad(keyring: &Keyring, kind: BlobKind, epoch: u32, id: &BlobId) -> Vec<u8> {
-    [&keyring.repository().as_bytes()[..], b"blob", &[kind as u8], &epoch.to_le_bytes(), id.as_bytes()].concat()
+    [&keyring.repository().as_bytes()[..], b"blob", &[kind as u8], &epoch.to_le_bytes(), id.as_bytes()]
+        .concat()
 }
 
 /// Seals a blob under the current epoch.
@@ -159,7 +160,8 @@ pub fn parse_header(id: PackId, bytes: &[u8]) -> Result<(PackKind, PackRef), For
     }
     reader.zeros::<8>()?;
     reader.finish()?;
-    let kind = PackKind::from_tag(kind).ok_or_else(|| FormatError::malformed("pack", format!("kind {kind}")))?;
+    let kind =
+        PackKind::from_tag(kind).ok_or_else(|| FormatError::malformed("pack", format!("kind {kind}")))?;
     if named != id {
         return Err(FormatError::malformed("pack", format!("it says it is {named}")));
     }
@@ -187,7 +189,8 @@ pub fn trailer(
     // Stored raw, since ids do not compress and the footer, which the seal covers, states the sealed length.
     let sealed_len = plain.len() + BLOB_OVERHEAD;
     let mut footer = [0; FOOTER_LEN];
-    let narrow = |len: usize| u32::try_from(len).expect("writers close a pack long before 4 GiB").to_le_bytes();
+    let narrow =
+        |len: usize| u32::try_from(len).expect("writers close a pack long before 4 GiB").to_le_bytes();
     footer[..4].copy_from_slice(&narrow(sealed_len));
     footer[4..8].copy_from_slice(&narrow(entries.len()));
     footer[8..16].copy_from_slice(END_MAGIC);
@@ -265,7 +268,8 @@ fn parse_entries(plain: &[u8], blobs_end: u64) -> Result<Vec<PackEntry>, FormatE
         if u64::from(offset) != next {
             return Err(malformed("blobs are not gapless"));
         }
-        if plain_len as usize > plain_limit(kind) || sealed_len as usize > plain_len as usize + BLOB_OVERHEAD {
+        if plain_len as usize > plain_limit(kind) || sealed_len as usize > plain_len as usize + BLOB_OVERHEAD
+        {
             return Err(malformed("a blob is too long"));
         }
         next += u64::from(sealed_len);
@@ -326,7 +330,10 @@ mod tests {
             assert_eq!(read(&bytes[..i]), None, "cut at {i}");
         }
         let mut sealed = bytes[entries[0].offset as usize..][..entries[0].sealed_len as usize].to_vec();
-        assert_eq!(open_blob(&ring, BlobKind::Chunk, &entries[0].id, 1, &mut sealed.clone()).unwrap(), b"one");
+        assert_eq!(
+            open_blob(&ring, BlobKind::Chunk, &entries[0].id, 1, &mut sealed.clone()).unwrap(),
+            b"one"
+        );
         assert!(open_blob(&ring, BlobKind::Chunk, &entries[1].id, 1, &mut sealed).is_err());
     }
 }

@@ -93,7 +93,8 @@ impl Forwarding {
         let mut packs: Vec<PackRef> = self.blobs.iter().map(|(_, _, location)| location.pack).collect();
         packs.sort_unstable();
         packs.dedup();
-        let mut out = Vec::with_capacity(32 + PackRef::LEN * packs.len() + FORWARDING_ENTRY * self.blobs.len());
+        let mut out =
+            Vec::with_capacity(32 + PackRef::LEN * packs.len() + FORWARDING_ENTRY * self.blobs.len());
         out.extend_from_slice(&FORWARDING_VERSION.to_le_bytes());
         out.extend_from_slice(self.pack.as_bytes());
         out.extend_from_slice(&count(packs.len()));

@@ -168,7 +168,9 @@ impl Member {
         if self.size > limits::MAX_IMAGE || self.data > self.size {
             return malformed("its size is out of bounds");
         }
-        if self.root.is_some() != (self.data > 0) || self.root.is_some_and(|root| root.level > limits::MAX_LEVEL) {
+        if self.root.is_some() != (self.data > 0)
+            || self.root.is_some_and(|root| root.level > limits::MAX_LEVEL)
+        {
             return malformed("its map tree does not fit its data");
         }
         if self.source.path.len() > limits::MAX_SOURCE_PATH || self.source.kind.len() > limits::MAX_NAME {

@@ -79,7 +79,8 @@ impl Slot {
             epoch,
             key: serde_bytes::ByteBuf::from(key.to_vec()),
         });
-        let stored = StoredPayload { keys: keys.collect(), label: payload.label.clone(), created: payload.created };
+        let stored =
+            StoredPayload { keys: keys.collect(), label: payload.label.clone(), created: payload.created };
         let plain = Zeroizing::new(msgpack::to_bytes(&stored));
         stored.wipe();
 
@@ -170,7 +171,8 @@ fn derivation(kind: u8, [memory_kib, iterations, lanes]: [u32; 3]) -> Result<Der
     match kind {
         1 => {
             let work = u64::from(memory_kib) * u64::from(iterations);
-            let fits = memories.contains(&memory_kib) && passes.contains(&iterations) && widths.contains(&lanes);
+            let fits =
+                memories.contains(&memory_kib) && passes.contains(&iterations) && widths.contains(&lanes);
             if !fits || memory_kib < 8 * lanes || work > MAX_ARGON2_WORK {
                 return Err(FormatError::malformed("key slot", "Argon2 parameters out of bounds"));
             }

@@ -48,7 +48,9 @@ impl SpanMap {
             out.extend_from_slice(&chunk.plain_len.to_le_bytes());
         }
         for Extent { offset, chunk, chunk_offset, len } in &self.extents {
-            [offset, chunk, chunk_offset, len].iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
+            [offset, chunk, chunk_offset, len]
+                .iter()
+                .for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
         }
         out
     }
@@ -70,10 +72,12 @@ impl SpanMap {
         for _ in 0..chunk_count {
             chunks.push(ChunkRef { id: BlobId(reader.array()?), plain_len: reader.u32()? });
         }
-        let extent_count = reader.check_count("extents of a span", extent_count, limits::MAX_SPAN_EXTENTS, 16)?;
+        let extent_count =
+            reader.check_count("extents of a span", extent_count, limits::MAX_SPAN_EXTENTS, 16)?;
         let mut extents = Vec::with_capacity(extent_count);
         for _ in 0..extent_count {
-            let [offset, chunk, chunk_offset, len] = [reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?];
+            let [offset, chunk, chunk_offset, len] =
+                [reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?];
             extents.push(Extent { offset, chunk, chunk_offset, len });
         }
         reader.finish()?;
@@ -136,7 +140,10 @@ pub fn with_hints(content: &[u8], locations: &[Location]) -> Vec<u8> {
 ///
 /// # Errors
 /// [`FormatError`].
-pub(crate) fn split_content<'a>(what: &'static str, plain: &'a [u8]) -> Result<(&'a [u8], Reader<'a>), FormatError> {
+pub(crate) fn split_content<'a>(
+    what: &'static str,
+    plain: &'a [u8],
+) -> Result<(&'a [u8], Reader<'a>), FormatError> {
     let mut reader = Reader::new(what, plain);
     let len = reader.count(what, u32::MAX, 1)?;
     Ok((reader.bytes(len)?, reader))

@@ -83,7 +83,13 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`FormatError::OutOfBounds`], [`FormatError::Truncated`].
-    pub fn check_count(&self, name: &'static str, count: u32, limit: u32, size: usize) -> Result<usize, FormatError> {
+    pub fn check_count(
+        &self,
+        name: &'static str,
+        count: u32,
+        limit: u32,
+        size: usize,
+    ) -> Result<usize, FormatError> {
         if count > limit {
             return Err(FormatError::OutOfBounds { what: name, value: count.into(), limit: limit.into() });
         }
@@ -161,5 +167,9 @@ pub fn verify_checksum<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a [u
     let Some((body, sum)) = bytes.split_last_chunk::<16>() else {
         return Err(FormatError::Truncated { what, needed: 16, left: bytes.len() });
     };
-    if checksum(body) == *sum { Ok(body) } else { Err(FormatError::malformed(what, "its checksum does not fit")) }
+    if checksum(body) == *sum {
+        Ok(body)
+    } else {
+        Err(FormatError::malformed(what, "its checksum does not fit"))
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::format::name::ArchiveName;
 use crate::repository::archives::Archive;
 use crate::repository::reference::format_time;
 
@@ -61,7 +62,8 @@ impl Ownership {
 #[must_use]
 pub fn system_time(nanoseconds: i64) -> SystemTime {
     let distance = Duration::from_nanos(nanoseconds.unsigned_abs());
-    let time = if nanoseconds < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+    let time =
+        if nanoseconds < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
     time.unwrap_or(UNIX_EPOCH)
 }
 
@@ -79,7 +81,7 @@ pub fn extended(archive: &Archive, member: usize) -> Vec<(String, Vec<u8>)> {
         ("archive", archive.name.to_string()),
         ("time", format_time(archive.time())),
         ("comment", archive.comment.clone()),
-        ("tags", archive.tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>().join(",")),
+        ("tags", archive.tags.iter().map(ArchiveName::as_str).collect::<Vec<_>>().join(",")),
         ("unconfirmed", u8::from(archive.unconfirmed).to_string()),
     ];
     if let Some(member) = archive.entry.members.get(member) {

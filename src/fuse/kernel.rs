@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fuser::{
-    FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 use parking_lot::RwLock;
 
 use super::attributes::{Attributes, Kind, Ownership};
 use super::errno::Errno;
 use super::files::{Files, Seek};
-use super::tree::{Tree, REFRESH};
+use super::tree::{REFRESH, Tree};
 
 /// Images never change: the kernel may keep what it knows of them.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
@@ -150,7 +150,8 @@ impl Filesystem for Kernel {
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        answer!(reply, self.tree.read_link(ino.0), |reply: ReplyData, target: String| reply.data(target.as_bytes()));
+        answer!(reply, self.tree.read_link(ino.0), |reply: ReplyData, target: String| reply
+            .data(target.as_bytes()));
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -190,7 +191,15 @@ impl Filesystem for Kernel {
         });
     }
 
-    fn lseek(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+    fn lseek(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
         let seek = || {
             let offset = u64::try_from(offset).map_err(|_| Errno::NO_SUCH_OFFSET)?;
             let found = match whence {
@@ -203,7 +212,14 @@ impl Filesystem for Kernel {
         answer!(reply, seek(), |reply: ReplyLseek, found| reply.offset(found));
     }
 
-    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
         reply.ok();
     }
 
@@ -234,7 +250,9 @@ impl Filesystem for Kernel {
             Ok(listing) => listing,
             Err(errno) => return reply.error(errno),
         };
-        for (next, (name, found)) in (1..).zip(listing.iter()).skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
+        for (next, (name, found)) in
+            (1..).zip(listing.iter()).skip(usize::try_from(offset).unwrap_or(usize::MAX))
+        {
             if reply.add(INodeNo(found.inode), next, file_type(found.kind), name) {
                 break;
             }
@@ -242,12 +260,21 @@ impl Filesystem for Kernel {
         reply.ok();
     }
 
-    fn readdirplus(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
         let listing = match guarded(|| self.listing(fh)) {
             Ok(listing) => listing,
             Err(errno) => return reply.error(errno),
         };
-        for (next, (name, found)) in (1..).zip(listing.iter()).skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
+        for (next, (name, found)) in
+            (1..).zip(listing.iter()).skip(usize::try_from(offset).unwrap_or(usize::MAX))
+        {
             // One lifetime serves name and attributes here: the shorter.
             let full =
                 reply.add(INodeNo(found.inode), next, name, &REFRESH, &self.attr(found), Generation(0));
@@ -258,7 +285,14 @@ impl Filesystem for Kernel {
         reply.ok();
     }
 
-    fn releasedir(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
         self.directories.write().remove(&fh.0);
         reply.ok();
     }

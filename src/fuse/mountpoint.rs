@@ -24,7 +24,9 @@ pub enum MountpointError {
         path: PathBuf,
     },
     /// It and the repository contain each other.
-    #[error("{path} and the repository {repository} lie in each other: a mount there would wait for itself; choose another directory")]
+    #[error(
+        "{path} and the repository {repository} lie in each other: a mount there would wait for itself; choose another directory"
+    )]
     Overlap {
         /// The mountpoint.
         path: PathBuf,
@@ -156,7 +158,10 @@ pub fn prepare(path: &Path, repository: &Path) -> Result<PathBuf, MountpointErro
     if mount_on(&absolute).as_ref().is_some_and(ours) {
         match fs::metadata(&absolute) {
             Err(error) if is_dead(&error) => {
-                log::warn!("the server of an earlier mount on {} has died; its mount is removed", absolute.display());
+                log::warn!(
+                    "the server of an earlier mount on {} has died; its mount is removed",
+                    absolute.display()
+                );
                 detach(&absolute).map_err(|source| MountpointError::Io {
                     action: "remove the dead mount on",
                     path: absolute.clone(),
@@ -166,8 +171,11 @@ pub fn prepare(path: &Path, repository: &Path) -> Result<PathBuf, MountpointErro
             _ => return Err(MountpointError::Mounted { path: absolute }),
         }
     }
-    let found = fs::metadata(&absolute)
-        .map_err(|source| MountpointError::Io { action: "use", path: absolute.clone(), source })?;
+    let found = fs::metadata(&absolute).map_err(|source| MountpointError::Io {
+        action: "use",
+        path: absolute.clone(),
+        source,
+    })?;
     if !found.is_dir() {
         return Err(MountpointError::NotADirectory { path: absolute });
     }
@@ -201,7 +209,8 @@ fn fusermount(path: &Path, flags: &str) -> io::Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    let kind = if said.contains("busy") { io::ErrorKind::ResourceBusy } else { io::ErrorKind::PermissionDenied };
+    let kind =
+        if said.contains("busy") { io::ErrorKind::ResourceBusy } else { io::ErrorKind::PermissionDenied };
     Err(io::Error::new(kind, said))
 }
 

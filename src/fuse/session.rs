@@ -83,7 +83,11 @@ pub struct Mounted {
 ///
 /// # Errors
 /// [`MountError`].
-pub fn mount(repository: &Arc<Repository>, path: &Path, options: &MountOptions) -> Result<Mounted, MountError> {
+pub fn mount(
+    repository: &Arc<Repository>,
+    path: &Path,
+    options: &MountOptions,
+) -> Result<Mounted, MountError> {
     if !Path::new("/dev/fuse").exists() {
         return Err(MountError::NoFuse);
     }
@@ -143,8 +147,20 @@ fn config(options: &MountOptions) -> Config {
     config.mount_options.extend(options.extra.iter().filter_map(|option| match option.as_str() {
         "noexec" => Some(MountOption::NoExec),
         // What is always so, and what only mount(8) looks at.
-        "ro" | "nosuid" | "nodev" | "noatime" | "default_permissions" | "defaults" | "auto" | "noauto" | "user"
-        | "users" | "nofail" | "_netdev" | "exec" | "relatime" => None,
+        "ro"
+        | "nosuid"
+        | "nodev"
+        | "noatime"
+        | "default_permissions"
+        | "defaults"
+        | "auto"
+        | "noauto"
+        | "user"
+        | "users"
+        | "nofail"
+        | "_netdev"
+        | "exec"
+        | "relatime" => None,
         other if other.starts_with("x-") || other.starts_with("comment=") => None,
         other => Some(MountOption::CUSTOM(other.to_owned())),
     }));

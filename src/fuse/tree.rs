@@ -14,7 +14,7 @@ use super::attributes::{Attributes, Kind, blocks_of, extended, system_time};
 use super::errno::Errno;
 use super::names::{archive_names, member_names};
 use crate::id::ArchiveId;
-use crate::repository::archives::{Archive, chain};
+use crate::repository::archives::{Archive, chain, listing_mark};
 use crate::repository::{Repository, Result};
 
 /// The inode of the mount's root.
@@ -53,7 +53,6 @@ struct Node {
 #[derive(Debug, Default)]
 struct Snapshot {
     nodes: HashMap<u64, Node>,
-    archives: Vec<Archive>,
     /// Bytes in images, and how many images there are.
     totals: (u64, u64),
 }
@@ -64,7 +63,14 @@ pub struct Tree {
     repository: Arc<Repository>,
     scope: Scope,
     snapshot: RwLock<Arc<Snapshot>>,
-    refreshed: Mutex<Instant>,
+    refreshed: Mutex<Refreshed>,
+}
+
+/// When the repository was last asked, and what it listed.
+#[derive(Debug)]
+struct Refreshed {
+    at: Instant,
+    mark: [u8; 32],
 }
 
 impl Tree {
@@ -73,9 +79,11 @@ impl Tree {
     /// # Errors
     /// [`crate::repository::Error::Storage`].
     pub fn load(repository: Arc<Repository>, scope: Scope) -> Result<Self> {
+        let mark = listing_mark(repository.objects())?;
         let archives = repository.archives()?;
-        let snapshot = RwLock::new(Arc::new(Snapshot::of(archives, &scope, None)));
-        Ok(Self { repository, scope, snapshot, refreshed: Mutex::new(Instant::now()) })
+        let snapshot = RwLock::new(Arc::new(Snapshot::of(&archives, &scope, None)));
+        let refreshed = Mutex::new(Refreshed { at: Instant::now(), mark });
+        Ok(Self { repository, scope, snapshot, refreshed })
     }
 
     fn current(&self) -> Arc<Snapshot> {
@@ -85,22 +93,26 @@ impl Tree {
     /// Asks the repository again if the last time is long ago. One caller does; others see the old snapshot meanwhile. A failure
     /// keeps the old one and is logged.
     fn refresh(&self) {
-        {
-            let Some(mut refreshed) = self.refreshed.try_lock() else { return };
-            if refreshed.elapsed() < REFRESH {
-                return;
-            }
-            *refreshed = Instant::now();
+        let Some(mut refreshed) = self.refreshed.try_lock() else { return };
+        if refreshed.at.elapsed() < REFRESH {
+            return;
         }
-        match self.repository.archives() {
-            Ok(archives) => {
-                let old = self.current();
-                if archives != old.archives {
-                    *self.snapshot.write() = Arc::new(Snapshot::of(archives, &self.scope, Some(&old)));
-                }
+        refreshed.at = Instant::now();
+        match self.changed(&refreshed.mark) {
+            Ok(None) => {}
+            Ok(Some((mark, archives))) => {
+                refreshed.mark = mark;
+                let snapshot = Snapshot::of(&archives, &self.scope, Some(&self.current()));
+                *self.snapshot.write() = Arc::new(snapshot);
             }
             Err(error) => log::warn!("cannot look for new archives: {}", chain(&error)),
         }
+    }
+
+    /// The archives, if the listing is another one than that of `mark`.
+    fn changed(&self, mark: &[u8; 32]) -> Result<Option<([u8; 32], Vec<Archive>)>> {
+        let now = listing_mark(self.repository.objects())?;
+        if now == *mark { Ok(None) } else { Ok(Some((now, self.repository.archives()?))) }
     }
 
     /// What a name in a directory is.
@@ -141,7 +153,11 @@ impl Tree {
         };
         let parents = [(".", directory), ("..", ROOT)].map(|(name, inode)| (name.to_owned(), inode));
         let entries = entries.iter().map(|(name, inode)| (name.clone(), *inode));
-        parents.into_iter().chain(entries).map(|(name, inode)| Ok((name, snapshot.attributes(inode)?))).collect()
+        parents
+            .into_iter()
+            .chain(entries)
+            .map(|(name, inode)| Ok((name, snapshot.attributes(inode)?)))
+            .collect()
     }
 
     /// Where a link points.
@@ -191,10 +207,10 @@ impl Tree {
 }
 
 impl Snapshot {
-    fn of(archives: Vec<Archive>, scope: &Scope, old: Option<&Snapshot>) -> Self {
+    fn of(archives: &[Archive], scope: &Scope, old: Option<&Snapshot>) -> Self {
         let mut builder = Builder { nodes: HashMap::new(), inodes: HashMap::new() };
         let mut by_name: BTreeMap<&str, Vec<&Archive>> = BTreeMap::new();
-        for archive in &archives {
+        for archive in archives {
             let shown = match scope {
                 Scope::All => true,
                 Scope::Name(name) => archive.name.as_str() == name,
@@ -226,7 +242,7 @@ impl Snapshot {
         for (inode, node) in old.iter().flat_map(|old| &old.nodes) {
             nodes.entry(*inode).or_insert_with(|| node.clone());
         }
-        Self { nodes, archives, totals }
+        Self { nodes, totals }
     }
 
     fn node(&self, inode: u64) -> std::result::Result<&Node, Errno> {
@@ -287,7 +303,8 @@ impl Builder {
             && let Some(target) = shown.get(&newest.id())
         {
             let link = if target.ends_with(".img") { "latest.img" } else { "latest" };
-            let inode = self.add(&format!("{link} {}", newest.name), Entry::Link(target.clone()), newest.time());
+            let inode =
+                self.add(&format!("{link} {}", newest.name), Entry::Link(target.clone()), newest.time());
             entries.insert(link.to_owned(), inode);
         }
         entries
@@ -296,7 +313,8 @@ impl Builder {
     fn archive(&mut self, name: String, archive: &Archive) -> (String, u64) {
         let (id, time) = (archive.id(), archive.time());
         let shared = Arc::new(archive.clone());
-        let mut image = |member| self.add(&format!("image {id} {member}"), Entry::Image(shared.clone(), member), time);
+        let mut image =
+            |member| self.add(&format!("image {id} {member}"), Entry::Image(shared.clone(), member), time);
         if archive.entry.members.len() == 1 {
             return (format!("{name}.img"), image(0));
         }

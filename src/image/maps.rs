@@ -92,7 +92,13 @@ impl Maps {
         Ok(node)
     }
 
-    fn map(&self, image: &Image, span: u64, child: &Child, at: Location) -> Result<Arc<LocatedMap>, Arc<Error>> {
+    fn map(
+        &self,
+        image: &Image,
+        span: u64,
+        child: &Child,
+        at: Location,
+    ) -> Result<Arc<LocatedMap>, Arc<Error>> {
         let map = self.maps.get_or_load(child.id, || {
             let plain = self.repository.packs().read(BlobKind::SpanMap, &child.id, at)?;
             let (map, locations) = span_map::from_bytes(&plain)?;
@@ -258,7 +264,8 @@ fn reach(image: &Image, node: &LocatedNode, first_span: u64, child: &Child) -> (
 fn reach_of(image: &Image, first_span: u64, level: u32, slot: u8) -> (u64, u64) {
     let span = first_span + (u64::from(slot) << (8 * level));
     let end = span.saturating_add(1 << (8 * level));
-    let end = if end >= 1 << (63 - u32::from(image.span_shift)) { image.size } else { end << image.span_shift };
+    let end =
+        if end >= 1 << (63 - u32::from(image.span_shift)) { image.size } else { end << image.span_shift };
     (span, end.min(image.size))
 }
 

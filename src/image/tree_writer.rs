@@ -57,7 +57,14 @@ impl<E, F: FnMut(&Node, &[Location]) -> Result<(BlobId, Location), E>> TreeWrite
         self.add(0, span >> 8, child, map.location, MAX_IMAGE)
     }
 
-    fn add(&mut self, level: usize, number: u64, child: Child, location: Location, size: u64) -> Result<(), E> {
+    fn add(
+        &mut self,
+        level: usize,
+        number: u64,
+        child: Child,
+        location: Location,
+        size: u64,
+    ) -> Result<(), E> {
         if self.levels.len() <= level {
             self.levels.push(Open { number, children: Vec::new() });
         }

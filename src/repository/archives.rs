@@ -1,5 +1,6 @@
 //! Which archives there are: the listing of records and states, with the catalogue as a cache of what they say.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::error::{Error, Result};
@@ -14,6 +15,9 @@ use crate::id::{ArchiveId, Nonce16, SessionId};
 
 /// A create absorbs older catalogue segments while its own stays within this many bytes.
 const MAX_ABSORBED_BYTES: u64 = 8 << 20;
+
+/// How often the catalogue is read while creates go on replacing its segments.
+const CATALOGUE_TRIES: usize = 4;
 
 /// An archive as it stands now, states applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +88,20 @@ pub fn list_archives(objects: &Objects) -> Result<Vec<Archive>> {
     Ok(archives)
 }
 
+/// A mark of what is listed now: another one means that archives came, went or changed. Opens nothing.
+///
+/// # Errors
+/// [`Error::Storage`].
+pub fn listing_mark(objects: &Objects) -> Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    for folder in ["archives", "states", "sessions"] {
+        for listed in objects.list(folder)? {
+            hasher.update(listed.name.as_str().as_bytes()).update(b"\n");
+        }
+    }
+    Ok(*hasher.finalize().as_bytes())
+}
+
 /// What is listed and what the catalogue says of it.
 struct Loaded {
     entries: BTreeMap<ArchiveId, CatalogueEntry>,
@@ -101,13 +119,13 @@ fn load(objects: &Objects) -> Result<Loaded> {
             by_archive.entry(state.archive).or_default().push(state);
         }
     }
-    let (mut entries, segments, listed) = read_catalogue(objects)?;
+    let (mut entries, segments, listed) = read_whole_catalogue(objects)?;
     entries.retain(|id, _| ids.contains(id));
     for id in ids {
-        if !entries.contains_key(&id) {
+        if let Entry::Vacant(vacant) = entries.entry(id) {
             match read_record(objects, id) {
                 Ok(record) => {
-                    entries.insert(id, CatalogueEntry::of(id, &record));
+                    vacant.insert(CatalogueEntry::of(id, &record));
                 }
                 // Deleted since it was listed.
                 Err(error) if error.is_missing() => {}
@@ -124,8 +142,20 @@ fn load(objects: &Objects) -> Result<Loaded> {
 
 type Catalogue = (BTreeMap<ArchiveId, CatalogueEntry>, Vec<(SegmentName, usize, u64)>, Vec<SegmentName>);
 
-/// Opens the segments that no other one supersedes, newest first. One that cannot be read costs only time.
-fn read_catalogue(objects: &Objects) -> Result<Catalogue> {
+/// Reads the catalogue, again while a create replaces segments that were just listed.
+fn read_whole_catalogue(objects: &Objects) -> Result<Catalogue> {
+    for _ in 1..CATALOGUE_TRIES {
+        if let (catalogue, false) = read_catalogue(objects)? {
+            return Ok(catalogue);
+        }
+    }
+    Ok(read_catalogue(objects)?.0)
+}
+
+/// Opens the segments that no other one supersedes, newest first, and says whether one vanished meanwhile. One that cannot be read costs only
+/// time.
+fn read_catalogue(objects: &Objects) -> Result<(Catalogue, bool)> {
+    let mut vanished = false;
     let mut listed: Vec<(SegmentName, u64)> = objects
         .list("catalogue")?
         .iter()
@@ -148,18 +178,19 @@ fn read_catalogue(objects: &Objects) -> Result<Catalogue> {
                     merge_entry(&mut entries, entry);
                 }
             }
+            Err(error) if error.is_missing() => vanished = true,
             Err(error) => log::warn!("{}; its archives are read one by one", chain(&error)),
         }
     }
-    Ok((entries, opened, listed.into_iter().map(|(name, _)| name).collect()))
+    Ok(((entries, opened, listed.into_iter().map(|(name, _)| name).collect()), vanished))
 }
 
 fn merge_entry(entries: &mut BTreeMap<ArchiveId, CatalogueEntry>, entry: CatalogueEntry) {
     match entries.entry(entry.id) {
-        std::collections::btree_map::Entry::Vacant(vacant) => {
+        Entry::Vacant(vacant) => {
             vacant.insert(entry);
         }
-        std::collections::btree_map::Entry::Occupied(mut occupied) => {
+        Entry::Occupied(mut occupied) => {
             occupied.get_mut().states.extend(entry.states);
         }
     }

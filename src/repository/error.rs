@@ -91,7 +91,9 @@ pub enum Error {
         repository: RepositoryId,
     },
     /// The config does not open with the slot's keys.
-    #[error("the config of repository {repository} does not open with its own keys: it was changed or damaged")]
+    #[error(
+        "the config of repository {repository} does not open with its own keys: it was changed or damaged"
+    )]
     ForeignConfig {
         /// The repository.
         repository: RepositoryId,
@@ -105,7 +107,9 @@ pub enum Error {
         reason: String,
     },
     /// Unknown features forbid writing.
-    #[error("the repository uses writer features that this Copal does not know (bits {bits:#x}): it can only be read; use a newer one")]
+    #[error(
+        "the repository uses writer features that this Copal does not know (bits {bits:#x}): it can only be read; use a newer one"
+    )]
     ReadOnlyFeatures {
         /// The unknown bits.
         bits: u64,

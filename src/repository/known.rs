@@ -21,7 +21,9 @@ const MAX_FILE: u64 = 16 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Distrust {
     /// Another repository stands in this place.
-    #[error("{place} held repository {known} and now holds {found}: it was replaced, or another disk is mounted there; if that is right, repeat with --trust-changed")]
+    #[error(
+        "{place} held repository {known} and now holds {found}: it was replaced, or another disk is mounted there; if that is right, repeat with --trust-changed"
+    )]
     Swapped {
         /// The place.
         place: String,
@@ -31,19 +33,25 @@ pub enum Distrust {
         found: RepositoryId,
     },
     /// It was encrypted.
-    #[error("repository {repository} was encrypted and now says it is not: somebody may have replaced it to see your data; do not back up to it; if that is right, repeat with --trust-changed")]
+    #[error(
+        "repository {repository} was encrypted and now says it is not: somebody may have replaced it to see your data; do not back up to it; if that is right, repeat with --trust-changed"
+    )]
     Downgraded {
         /// The repository.
         repository: RepositoryId,
     },
     /// A secret was given, but none is needed.
-    #[error("a passphrase or key file was given, but repository {repository} is not encrypted: somebody may have replaced it; if that is right, take the secret away")]
+    #[error(
+        "a passphrase or key file was given, but repository {repository} is not encrypted: somebody may have replaced it; if that is right, take the secret away"
+    )]
     Unencrypted {
         /// The repository.
         repository: RepositoryId,
     },
     /// Archives that this client has seen are not there.
-    #[error("repository {repository} lacks archive {archive} ({name}, {time}), which this machine has seen, and has nothing newer of that name: it was rolled back, or the archive deleted elsewhere; if that is right, repeat with --trust-changed")]
+    #[error(
+        "repository {repository} lacks archive {archive} ({name}, {time}), which this machine has seen, and has nothing newer of that name: it was rolled back, or the archive deleted elsewhere; if that is right, repeat with --trust-changed"
+    )]
     RolledBack {
         /// The repository.
         repository: RepositoryId,
@@ -55,7 +63,9 @@ pub enum Distrust {
         time: String,
     },
     /// Its config is an older one.
-    #[error("repository {repository} shows generation {found} of its config, this machine has seen {known}: it was rolled back; if that is right, repeat with --trust-changed")]
+    #[error(
+        "repository {repository} shows generation {found} of its config, this machine has seen {known}: it was rolled back; if that is right, repeat with --trust-changed"
+    )]
     OlderConfig {
         /// The repository.
         repository: RepositoryId,
@@ -105,12 +115,21 @@ impl Memory {
     ///
     /// # Errors
     /// [`Distrust`].
-    pub fn check_header(&self, place: &str, header: &ConfigHeader, secret_given: bool) -> Result<(), Distrust> {
+    pub fn check_header(
+        &self,
+        place: &str,
+        header: &ConfigHeader,
+        secret_given: bool,
+    ) -> Result<(), Distrust> {
         let repository = header.repository;
         if let Some(known) = read::<Place>(&self.place_file(place))
             && known.repository != repository
         {
-            return Err(Distrust::Swapped { place: place.into(), known: known.repository, found: repository });
+            return Err(Distrust::Swapped {
+                place: place.into(),
+                known: known.repository,
+                found: repository,
+            });
         }
         if header.encryption == EncryptionMode::None {
             let known = read::<Remembered>(&self.repository_file(repository));
@@ -149,7 +168,8 @@ impl Memory {
 
     /// Remembers what was seen; a failure is logged.
     pub fn remember(&self, place: &str, header: &ConfigHeader, generation: u64, archives: &[Archive]) {
-        let newest = archives.iter().map(|archive| (archive.name.to_string(), (archive.id(), archive.time())));
+        let newest =
+            archives.iter().map(|archive| (archive.name.to_string(), (archive.id(), archive.time())));
         let remembered = Remembered { encryption: header.encryption, generation, newest: newest.collect() };
         let place_known = Place { place: place.into(), repository: header.repository };
         let written = write(&self.repository_file(header.repository), &remembered)

@@ -13,7 +13,16 @@ use crate::storage::{Listed, Name, Settle, Storage};
 const MIRROR: &str = "mirror/";
 /// Folders whose objects are stored twice.
 const MIRRORED: [&str; 10] = [
-    "keys", "key-removals", "maps", "archives", "states", "catalogue", "sessions", "condemned", "intents", "moved",
+    "keys",
+    "key-removals",
+    "maps",
+    "archives",
+    "states",
+    "catalogue",
+    "sessions",
+    "condemned",
+    "intents",
+    "moved",
 ];
 
 /// Reads and writes sealed objects by name.
@@ -160,7 +169,8 @@ impl Objects {
     /// [`Error::Storage`]; that an object is not there is no error.
     pub fn delete(&self, object: &str) -> Result<()> {
         let first = name(object);
-        let copies = if self.mirror && is_mirrored(object) { vec![mirror_name(&first), first] } else { vec![first] };
+        let copies =
+            if self.mirror && is_mirrored(object) { vec![mirror_name(&first), first] } else { vec![first] };
         for copy in &copies {
             match self.storage.delete(copy) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -86,7 +86,11 @@ impl Packs {
         }
         match self.read_copy(kind, id, at, &mirror_name(&pack)) {
             Ok(plain) => {
-                log::warn!("{} {id} in {pack}: {}; read from its second copy", kind_name(kind), reason(&error));
+                log::warn!(
+                    "{} {id} in {pack}: {}; read from its second copy",
+                    kind_name(kind),
+                    reason(&error)
+                );
                 Ok(plain)
             }
             Err(_) => Err(error),
@@ -112,7 +116,11 @@ impl Packs {
             BlobKind::Chunk => &plain[..],
             BlobKind::SpanMap | BlobKind::Node => span_map::content_of(&plain)?,
         };
-        if keyring.blob_id(kind, content)? == *id { Ok(plain) } else { Err(damaged("its content has another id")) }
+        if keyring.blob_id(kind, content)? == *id {
+            Ok(plain)
+        } else {
+            Err(damaged("its content has another id"))
+        }
     }
 
     /// Follows forwardings from the hinted pack, never to the same pack twice.
@@ -217,7 +225,9 @@ impl Packs {
 
 fn reason(error: &Error) -> String {
     match error {
-        Error::Storage { source, .. } if source.kind() == std::io::ErrorKind::NotFound => "its pack is missing".into(),
+        Error::Storage { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            "its pack is missing".into()
+        }
         Error::Storage { source, .. } if source.kind() == std::io::ErrorKind::UnexpectedEof => {
             "its pack is cut short".into()
         }

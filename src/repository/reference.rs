@@ -87,7 +87,9 @@ impl Reference {
     pub fn matches<'a>(&self, archives: &'a [Archive]) -> Result<Vec<&'a Archive>> {
         let found: Vec<&Archive> = match &self.select {
             Select::Name(name) => archives.iter().filter(|archive| archive.name.as_str() == name).collect(),
-            Select::Id(prefix) => archives.iter().filter(|a| a.id().to_string().starts_with(prefix)).collect(),
+            Select::Id(prefix) => {
+                archives.iter().filter(|a| a.id().to_string().starts_with(prefix)).collect()
+            }
             Select::Glob(glob) => {
                 let matcher = GlobBuilder::new(glob).backslash_escape(false).build().map_err(|error| {
                     Error::BadReference { reference: self.text.clone(), reason: error.kind().to_string() }
@@ -105,7 +107,8 @@ impl Reference {
     /// [`Error::UnknownArchive`], [`Error::AmbiguousArchive`], [`Error::BadReference`].
     pub fn resolve<'a>(&self, archives: &'a [Archive]) -> Result<&'a Archive> {
         let found = self.matches(archives)?;
-        let names: std::collections::BTreeSet<&str> = found.iter().map(|archive| archive.name.as_str()).collect();
+        let names: std::collections::BTreeSet<&str> =
+            found.iter().map(|archive| archive.name.as_str()).collect();
         let many_ids = matches!(self.select, Select::Id(_)) && found.len() > 1;
         if names.len() > 1 || many_ids {
             let shown = |archive: &&Archive| format!("{} (#{:.8})", archive.name, archive.id().to_string());
@@ -133,17 +136,21 @@ impl Reference {
 /// What the text should have looked like.
 pub fn parse_time(text: &str) -> std::result::Result<i64, String> {
     let nanoseconds = |time: jiff::Timestamp| i64::try_from(time.as_nanosecond()).ok();
-    let civil = |time: DateTime| time.to_zoned(TimeZone::UTC).ok().and_then(|zoned| nanoseconds(zoned.timestamp()));
+    let civil =
+        |time: DateTime| time.to_zoned(TimeZone::UTC).ok().and_then(|zoned| nanoseconds(zoned.timestamp()));
     let whole_day = || {
         let date: Date = (!text.contains(['T', ' '])).then(|| text.parse().ok()).flatten()?;
         civil(date.at(23, 59, 59, 999_999_999))
     };
-    let compact = || DateTime::strptime("%Y%m%dT%H%M%SZ", text).ok().and_then(|time| Some(civil(time)? + 999_999_999));
+    let compact =
+        || DateTime::strptime("%Y%m%dT%H%M%SZ", text).ok().and_then(|time| Some(civil(time)? + 999_999_999));
     let time = whole_day()
         .or_else(compact)
         .or_else(|| text.parse::<jiff::Timestamp>().ok().and_then(nanoseconds))
         .or_else(|| text.parse::<DateTime>().ok().and_then(civil));
-    time.ok_or_else(|| format!("{text:?} is no time; write 2026-11-20, 2026-11-20T03:00 or 20261120T030000Z (UTC)"))
+    time.ok_or_else(|| {
+        format!("{text:?} is no time; write 2026-11-20, 2026-11-20T03:00 or 20261120T030000Z (UTC)")
+    })
 }
 
 /// A moment as it stands in file names: `20261120T030000Z`, without a colon, which some tools take for a protocol.

@@ -8,7 +8,9 @@ use super::{Repository, now};
 use crate::codec::keys::{FIRST_EPOCH, KeySet, Keyring};
 use crate::codec::slot_key::{Derivation, Secret};
 use crate::format::FormatError;
-use crate::format::config::{ChunkerParams, ConfigBody, ConfigHeader, EncryptionMode, MAX_CONFIG, SealedConfig};
+use crate::format::config::{
+    ChunkerParams, ConfigBody, ConfigHeader, EncryptionMode, MAX_CONFIG, SealedConfig,
+};
 use crate::format::limits::MAX_SLOTS;
 use crate::format::slot::{MAX_SLOT, Slot, SlotPayload};
 use crate::id::{RepositoryId, SlotId};
@@ -108,7 +110,9 @@ impl Locked {
         let first = copy(&name("config"));
         let config = match first {
             Ok(config) => config,
-            Err(error @ Error::Format(FormatError::Version { .. } | FormatError::Features { .. })) => return Err(error),
+            Err(error @ Error::Format(FormatError::Version { .. } | FormatError::Features { .. })) => {
+                return Err(error);
+            }
             Err(error) => match copy(&mirror_name(&name("config"))) {
                 Ok(config) => {
                     log::warn!("{}; read from its second copy", super::archives::chain(&error));
@@ -164,7 +168,9 @@ impl Locked {
         let objects = super::objects::Objects::new(self.storage.clone(), nobody, true);
         let mut tried = 0;
         for listed in objects.list("keys")?.iter().take(MAX_SLOTS) {
-            let Some(id) = listed.name.as_str().strip_prefix("keys/").and_then(|id| id.parse::<SlotId>().ok()) else {
+            let Some(id) =
+                listed.name.as_str().strip_prefix("keys/").and_then(|id| id.parse::<SlotId>().ok())
+            else {
                 continue;
             };
             let Some(slot) = self.read_slot(&listed.name) else { continue };
@@ -187,9 +193,10 @@ impl Locked {
     fn read_slot(&self, name: &Name) -> Option<Slot> {
         for copy in [name.clone(), mirror_name(name)] {
             let bytes = self.storage.read(&copy, MAX_SLOT);
-            match bytes.map_err(|error| error.to_string()).and_then(|bytes| {
-                Slot::from_bytes(&bytes).map_err(|error| error.to_string())
-            }) {
+            match bytes
+                .map_err(|error| error.to_string())
+                .and_then(|bytes| Slot::from_bytes(&bytes).map_err(|error| error.to_string()))
+            {
                 Ok(slot) => return Some(slot),
                 Err(error) => log::warn!("key slot {copy} cannot be used: {error}"),
             }

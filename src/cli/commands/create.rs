@@ -58,7 +58,9 @@ fn options(args: &CreateArgs, name: ArchiveName) -> anyhow::Result<CreateOptions
 /// Members and their sources, by unique names.
 fn members(args: &CreateArgs) -> anyhow::Result<Vec<(ArchiveName, SourceSpec)>> {
     if args.command {
-        let Some((program, rest)) = args.sources.split_first() else { bail!("--command needs a program behind '--'") };
+        let Some((program, rest)) = args.sources.split_first() else {
+            bail!("--command needs a program behind '--'")
+        };
         let spec = SourceSpec::Command { program: program.clone(), args: rest.to_vec() };
         return Ok(vec![(member_name(&spec), spec)]);
     }
@@ -81,7 +83,8 @@ fn members(args: &CreateArgs) -> anyhow::Result<Vec<(ArchiveName, SourceSpec)>> 
 fn member(text: &OsStr) -> anyhow::Result<(ArchiveName, SourceSpec)> {
     let bytes = text.as_bytes();
     let at = bytes.iter().position(|byte| *byte == b'=');
-    let named = at.filter(|at| *at > 0 && !bytes[..*at].contains(&b'/') && !std::path::Path::new(text).exists());
+    let named =
+        at.filter(|at| *at > 0 && !bytes[..*at].contains(&b'/') && !std::path::Path::new(text).exists());
     let spec = |source: &[u8]| match source {
         b"-" => SourceSpec::Stdin,
         path => SourceSpec::Path(OsString::from(OsStr::from_bytes(path)).into()),
@@ -151,7 +154,10 @@ mod tests {
     fn members_are_named_by_hand_or_by_their_source() {
         let member = |text: &str| member(OsStr::new(text)).map(|(name, spec)| (name.to_string(), spec));
         let path = |path: &str| SourceSpec::Path(path.into());
-        assert_eq!(member("/dev/vg0/web01-snap").unwrap(), ("web01-snap".into(), path("/dev/vg0/web01-snap")));
+        assert_eq!(
+            member("/dev/vg0/web01-snap").unwrap(),
+            ("web01-snap".into(), path("/dev/vg0/web01-snap"))
+        );
         assert_eq!(member("vda=/dev/sda").unwrap(), ("vda".into(), path("/dev/sda")));
         assert_eq!(member("/x=y/disk.img").unwrap(), ("disk.img".into(), path("/x=y/disk.img")));
         assert_eq!(member("-").unwrap(), ("stdin".into(), SourceSpec::Stdin));

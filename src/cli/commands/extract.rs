@@ -34,7 +34,9 @@ pub(in crate::cli) fn run(args: &ExtractArgs) -> anyhow::Result<()> {
             let path = if into_directory { target.join(member.name.as_str()) } else { target.clone() };
             to_target(args, &reader, member, &path)
         }
-        (None, None) => bail!("the archive has several members; choose one with --member: {}", names(&record)),
+        (None, None) => {
+            bail!("the archive has several members; choose one with --member: {}", names(&record))
+        }
         (None, Some(directory)) => {
             if !directory.is_dir() {
                 std::fs::create_dir(directory).with_context(|| {
@@ -59,7 +61,9 @@ fn chosen<'a>(args: &ExtractArgs, record: &'a ArchiveRecord) -> anyhow::Result<O
         (None, _) => Ok(None),
         (Some(name), members) => {
             let found = members.iter().find(|member| member.name.as_str() == name);
-            found.map(Some).with_context(|| format!("the archive has no member {name:?}; it has: {}", names(record)))
+            found
+                .map(Some)
+                .with_context(|| format!("the archive has no member {name:?}; it has: {}", names(record)))
         }
     }
 }

@@ -76,7 +76,8 @@ fn archive(args: &ListArgs, opened: &Opened, archive: &Archive) -> anyhow::Resul
     let reader = Arc::new(ImageReader::new(opened.repository.clone(), CACHE));
     let stored = stored(&reader, &record)?;
     let shift = opened.repository.config().span_shift;
-    let tables: Vec<Option<Table>> = record.members.iter().map(|member| table(&reader, member, shift)).collect();
+    let tables: Vec<Option<Table>> =
+        record.members.iter().map(|member| table(&reader, member, shift)).collect();
     if args.json {
         return output::json(&document(archive, &record, &stored, &tables));
     }
@@ -86,8 +87,17 @@ fn archive(args: &ListArgs, opened: &Opened, archive: &Archive) -> anyhow::Resul
         format!("Time         {}", time(record.time)),
         format!("Took         {:.1} s on {} as {}", seconds(&record), record.host, record.user),
         format!("Size         {}, of which {} in data", size(record.size()), size(archive.data())),
-        format!("Stored       {} in {} chunks (shared with other archives)", size(stored.bytes), stored.chunks),
-        format!("New in it    {} in {} chunks ({} of data)", size(stats.new_sealed), stats.new_chunks, size(stats.new_plain)),
+        format!(
+            "Stored       {} in {} chunks (shared with other archives)",
+            size(stored.bytes),
+            stored.chunks
+        ),
+        format!(
+            "New in it    {} in {} chunks ({} of data)",
+            size(stats.new_sealed),
+            stats.new_chunks,
+            size(stats.new_plain)
+        ),
     ];
     let previous = record.previous.map_or("none".to_owned(), |id| format!("#{id}"));
     lines.push(format!("Previous     {previous}"));
@@ -99,7 +109,10 @@ fn archive(args: &ListArgs, opened: &Opened, archive: &Archive) -> anyhow::Resul
         lines.push(format!("Tags         {}", tags.join(", ")));
     }
     if archive.unconfirmed {
-        lines.push("UNCONFIRMED  its create has not ended, or died before it could be sure that all chunks stay".into());
+        lines.push(
+            "UNCONFIRMED  its create has not ended, or died before it could be sure that all chunks stay"
+                .into(),
+        );
     }
     for (member, table) in record.members.iter().zip(&tables) {
         lines.extend(member_lines(member, table.as_ref()));
@@ -111,7 +124,12 @@ fn seconds(record: &ArchiveRecord) -> f64 {
     (record.finished - record.started) as f64 / 1e9
 }
 
-fn document(archive: &Archive, record: &ArchiveRecord, stored: &Stored, tables: &[Option<Table>]) -> serde_json::Value {
+fn document(
+    archive: &Archive,
+    record: &ArchiveRecord,
+    stored: &Stored,
+    tables: &[Option<Table>],
+) -> serde_json::Value {
     let mut document = summary(archive);
     let members = record.members.iter().zip(tables).map(|(member, table)| {
         json!({
@@ -183,7 +201,10 @@ fn member_lines(member: &Member, table: Option<&Table>) -> Vec<String> {
         format!("Source       {} {}", member.source.kind, escaped(&member.source.path)),
     ];
     if member.logical_sector > 0 {
-        lines.push(format!("Sectors      {} logical, {} physical", member.logical_sector, member.physical_sector));
+        lines.push(format!(
+            "Sectors      {} logical, {} physical",
+            member.logical_sector, member.physical_sector
+        ));
     }
     let Some(table) = table else { return lines };
     match (table.kind, &table.filesystem) {
@@ -202,7 +223,7 @@ fn member_lines(member: &Member, table: Option<&Table>) -> Vec<String> {
 fn partition_line(partition: &Partition) -> String {
     let kind = if partition.type_name.is_empty() { &partition.type_code } else { &partition.type_name };
     let filesystem = partition.filesystem.as_deref().unwrap_or("nothing recognised");
-    let label = partition.filesystem_label.as_deref().or(Some(&partition.label).map(String::as_str));
+    let label = partition.filesystem_label.as_deref().or(Some(partition.label.as_str()));
     format!(
         "  {:>2}  offset {:>13}  {:>10}  {filesystem}{}  ({kind})",
         partition.number,

@@ -27,7 +27,8 @@ pub(in crate::cli) fn run(args: &InitArgs) -> anyhow::Result<()> {
             Some(args.secrets.get_new(&path)?)
         }
         Encryption::Keyfile => {
-            let file = args.secrets.key_file.as_deref().context("--encryption keyfile needs --key-file FILE")?;
+            let file =
+                args.secrets.key_file.as_deref().context("--encryption keyfile needs --key-file FILE")?;
             check_empty(&path)?;
             if secret::make_key_file(file)? {
                 output::lines([format!("Made key file {}.", file.display())])?;

@@ -35,8 +35,9 @@ pub(in crate::cli) fn run(args: &ListArgs) -> anyhow::Result<()> {
 /// An archive for programs.
 pub(in crate::cli) fn summary(archive: &Archive) -> serde_json::Value {
     let members = archive.entry.members.iter();
-    let members: Vec<_> =
-        members.map(|member| json!({ "name": member.name, "size": member.size, "data": member.data })).collect();
+    let members: Vec<_> = members
+        .map(|member| json!({ "name": member.name, "size": member.size, "data": member.data }))
+        .collect();
     json!({
         "id": archive.id(), "name": archive.name, "time": rfc3339(archive.time()), "size": archive.size(),
         "data": archive.data(), "comment": archive.comment, "tags": archive.tags, "members": members,

@@ -152,7 +152,12 @@ struct Server {
     signals: Signals,
 }
 
-fn serve(args: &MountArgs, settings: &Settings, location: &Location, opened: &Opened) -> anyhow::Result<Server> {
+fn serve(
+    args: &MountArgs,
+    settings: &Settings,
+    location: &Location,
+    opened: &Opened,
+) -> anyhow::Result<Server> {
     let path = prepare(&args.directory, &location.repository)?;
     let options = MountOptions {
         scope: scope(location.reference.as_deref(), &opened.archives)?,
