@@ -10,9 +10,8 @@
 //! which could otherwise miss what hides behind it. Directories are made on demand and never removed.
 //!
 //! What it does not do: it cannot hold both `a` and `a/b` (the second put fails). It holds nothing under `tmp/`. It
-//! does not delete temporary files that a crash left. It takes the medium's word on durability, and for exact lists:
-//! on network file systems whose clients cache directories, the settle time of zero is too short for writers on
-//! different machines.
+//! does not delete temporary files that a crash left. It takes the medium's word on durability. On network file
+//! systems, whose clients cache directories, its settle time is unknown.
 
 mod descriptors;
 mod tree;
@@ -231,7 +230,7 @@ impl Storage for LocalStorage {
     }
 
     fn settle(&self) -> Settle {
-        Settle::After(Duration::ZERO)
+        if self.tree.lists_are_exact() { Settle::After(Duration::ZERO) } else { Settle::Unknown }
     }
 
     fn describe(&self) -> String {

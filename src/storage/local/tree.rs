@@ -29,10 +29,20 @@ pub(super) struct Tree {
     durable: Mutex<HashSet<String>>,
 }
 
+/// Magic numbers of file systems whose lists may lag behind other machines' puts: NFS, SMB (three generations), 9P, FUSE (sshfs and the
+/// like), as in statfs(2).
+const CACHING_FILE_SYSTEMS: [u32; 6] = [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997, 0x6573_5546];
+
 impl Tree {
     /// Opens the root, which alone may be reached through links.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self { root: rustix::fs::open(path, OPEN_ROOT, Mode::empty())?, durable: Mutex::default() })
+    }
+
+    /// Whether lists here show at once what other machines put: not where clients of a network file system cache directories.
+    pub(super) fn lists_are_exact(&self) -> bool {
+        rustix::fs::fstatfs(&self.root)
+            .is_ok_and(|found| !CACHING_FILE_SYSTEMS.contains(&(found.f_type as u32)))
     }
 
     /// Reads the names in the root; see [`entries`].
