@@ -1,7 +1,7 @@
 //! Mounting, serving, ending.
 
 use std::ffi::CString;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -70,6 +70,9 @@ pub enum MountError {
     /// FUSE is not there.
     #[error("this system has no FUSE (/dev/fuse is missing): load the kernel module with 'modprobe fuse'")]
     NoFuse,
+    /// FUSE is not for this user.
+    #[error("this user may not use FUSE (/dev/fuse cannot be opened): mount as root, or have its permissions changed")]
+    FuseForbidden,
 }
 
 /// A mount that is being served.
@@ -88,8 +91,10 @@ pub fn mount(
     path: &Path,
     options: &MountOptions,
 ) -> Result<Mounted, MountError> {
-    if !Path::new("/dev/fuse").exists() {
-        return Err(MountError::NoFuse);
+    match open_device() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(MountError::NoFuse),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(MountError::FuseForbidden),
+        _ => {}
     }
     let tree = Tree::load(repository.clone(), options.scope.clone())?;
     let files = Files::new(ImageReader::new(repository.clone(), options.cache_size));
@@ -100,13 +105,17 @@ pub fn mount(
     Ok(Mounted { session, path: path.to_owned() })
 }
 
+fn open_device() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open("/dev/fuse")
+}
+
 /// Root mounts directly, so that the mount table shows our type, which fuser leaves out. Others go through the setuid helper.
 fn open_session(kernel: Kernel, path: &Path, options: &MountOptions) -> io::Result<Session<Kernel>> {
     let config = config(options);
     if !rustix::process::geteuid().is_root() {
         return Session::new(kernel, path, &config);
     }
-    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
+    let device = open_device()?;
     let mut data = format!(
         "fd={},rootmode=40000,user_id={},group_id={},default_permissions",
         device.as_raw_fd(),

@@ -106,6 +106,9 @@ fn start_server(secret: Option<&crate::codec::slot_key::Secret>) -> anyhow::Resu
     let mut child = Command::new(program)
         .args(words.into_iter().skip(1))
         .arg("--serve")
+        // It gets the secret through a pipe; others need not see it in its environment for as long as it runs.
+        .env_remove("COPAL_PASSPHRASE")
+        .env_remove("COPAL_PASSPHRASE_FD")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
