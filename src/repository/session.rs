@@ -122,8 +122,8 @@ impl<'a> Session<'a> {
         objects.settle();
         let mut named = HashSet::new();
         let mut moved = HashSet::new();
-        for listed in objects.list("intents")? {
-            match objects.get(ObjectKind::Intent, listed.name.as_str()) {
+        for id in objects.list_ids::<Nonce16>("intents")? {
+            match objects.get(ObjectKind::Intent, &format!("intents/{id}")) {
                 Err(error) if error.is_missing() => {}
                 plain => {
                     let intent: Intent = msgpack::from_bytes("intent", &plain?)?;
@@ -171,8 +171,8 @@ impl Drop for Session<'_> {
 /// [`super::Error::Storage`]; a condemned list that cannot be read is an error too, since what it names is unknown.
 pub fn claimable_packs(objects: &Objects) -> Result<HashSet<PackId>> {
     let mut condemned = HashSet::new();
-    for listed in objects.list("condemned")? {
-        match objects.get(ObjectKind::Condemned, listed.name.as_str()) {
+    for id in objects.list_ids::<Nonce16>("condemned")? {
+        match objects.get(ObjectKind::Condemned, &format!("condemned/{id}")) {
             Err(error) if error.is_missing() => {}
             plain => condemned.extend(msgpack::from_bytes::<Condemned>("condemned list", &plain?)?.packs),
         }
