@@ -88,8 +88,13 @@ pub fn create(
         return Ok(Created { id: None, record, warnings });
     }
     let session = Session::begin(repository, &format!("create {}", options.name))?;
-    let created = with_heartbeat(&session, || passes(repository, options, &session, sources, started, stop, monitor))?;
-    session.end()?;
+    let mut created =
+        with_heartbeat(&session, || passes(repository, options, &session, sources, started, stop, monitor))?;
+    if let Err(error) = session.end() {
+        // The archive is confirmed: an error would have it made once more.
+        let reason = chain(&error);
+        created.warnings.push(format!("the archive is safe, but is shown as unconfirmed for now: {reason}"));
+    }
     if let Err(error) = refresh_catalogue(repository.objects()) {
         log::warn!("the catalogue could not be refreshed: {}; listings are slower until it is", chain(&error));
     }
