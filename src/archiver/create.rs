@@ -275,7 +275,9 @@ fn record(
     store: &Store<'_>,
 ) -> Result<ArchiveRecord> {
     let archives = list_archives(repository.objects())?;
-    let previous = archives.iter().rev().find(|archive| archive.name == options.name);
+    // Not what an earlier pass published, which is about to be withdrawn.
+    let mut others = archives.iter().rev().filter(|archive| archive.entry.session != session);
+    let previous = others.find(|archive| archive.name == options.name);
     let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default();
     let record = ArchiveRecord {
         name: options.name.clone(),
