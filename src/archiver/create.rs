@@ -26,7 +26,7 @@ use crate::repository::archives::{chain, list_archives, refresh_catalogue};
 use crate::repository::index::{Index, publish_segments};
 use crate::repository::packer::PackWriter;
 use crate::repository::session::{HEARTBEAT, Session, Unconfirmed, claimable_packs, host_name};
-use crate::repository::{Repository, now};
+use crate::repository::{self, Repository, now};
 use crate::source::{Source, SourceSpec};
 
 /// How often a create starts over because compactions took what it claimed.
@@ -88,9 +88,13 @@ pub fn create(
         return Ok(Created { id: None, record, warnings });
     }
     let session = Session::begin(repository, &format!("create {}", options.name))?;
-    let created =
+    let mut created =
         with_heartbeat(&session, || passes(repository, options, &session, sources, started, stop, monitor))?;
-    session.end()?;
+    if let Err(error) = session.end() {
+        // The archive is confirmed: an error would have it made once more.
+        let reason = chain(&error);
+        created.warnings.push(format!("the archive is safe, but is shown as unconfirmed for now: {reason}"));
+    }
     if let Err(error) = refresh_catalogue(repository.objects()) {
         log::warn!(
             "the catalogue could not be refreshed: {}; listings are slower until it is",
@@ -145,7 +149,10 @@ fn passes(
             })
         };
         store.writers = Some(Writers { data: start(PackKind::Data)?, maps: start(PackKind::Maps)? });
-        let images = store_all(&store, &mut sources, stop, monitor)?;
+        let images = match store_all(&store, &mut sources, stop, monitor) {
+            Ok(images) => images,
+            Err(error) => return Err(abandon(store.writers.take(), error)),
+        };
         let stream = sources.iter().any(|(_, source)| matches!(source, Source::Stream(_)));
         let (members, warnings) = finish_sources(std::mem::take(&mut sources), &images)?;
         publish_packs(repository, &mut store)?;
@@ -214,6 +221,16 @@ fn store_all(
     Ok(images)
 }
 
+/// Ends the writers of a pass that failed. Workers only see that storing has ended; why is known to the writers.
+fn abandon(writers: Option<Writers>, error: Error) -> Error {
+    let Some(Writers { data, maps }) = writers else { return error };
+    let ended = [data.abandon(), maps.abandon()];
+    match (&error, ended.into_iter().find_map(repository::Result::err)) {
+        (Error::Repository(repository::Error::Panicked { .. }), Some(cause)) => cause.into(),
+        _ => error,
+    }
+}
+
 /// Makes all packs durable, then publishes where their blobs lie.
 fn publish_packs(repository: &Repository, store: &mut Store<'_>) -> Result<()> {
     let Some(Writers { data, maps }) = store.writers.take() else { return Ok(()) };
@@ -270,7 +287,9 @@ fn record(
     store: &Store<'_>,
 ) -> Result<ArchiveRecord> {
     let archives = list_archives(repository.objects())?;
-    let previous = archives.iter().rev().find(|archive| archive.name == options.name);
+    // Not what an earlier pass published, which is about to be withdrawn.
+    let mut others = archives.iter().rev().filter(|archive| archive.entry.session != session);
+    let previous = others.find(|archive| archive.name == options.name);
     let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default();
     let record = ArchiveRecord {
         name: options.name.clone(),

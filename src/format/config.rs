@@ -207,6 +207,12 @@ impl SealedConfig {
         Ok(Self { header, aad: covered[..HEADER_LEN].to_vec(), body })
     }
 
+    /// Whether these are the bytes of a config that somebody wrote, of this version or another.
+    #[must_use]
+    pub fn is_intact(bytes: &[u8]) -> bool {
+        bytes.starts_with(MAGIC) && verify_checksum("config", bytes).is_ok()
+    }
+
     /// Opens the body.
     ///
     /// # Errors

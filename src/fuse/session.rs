@@ -71,7 +71,9 @@ pub enum MountError {
     #[error("this system has no FUSE (/dev/fuse is missing): load the kernel module with 'modprobe fuse'")]
     NoFuse,
     /// FUSE is not for this user.
-    #[error("this user may not use FUSE (/dev/fuse cannot be opened): mount as root, or have its permissions changed")]
+    #[error(
+        "this user may not use FUSE (/dev/fuse cannot be opened): mount as root, or have its permissions changed"
+    )]
     FuseForbidden,
 }
 
@@ -93,7 +95,9 @@ pub fn mount(
 ) -> Result<Mounted, MountError> {
     match open_device() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(MountError::NoFuse),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(MountError::FuseForbidden),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(MountError::FuseForbidden);
+        }
         _ => {}
     }
     let tree = Tree::load(repository.clone(), options.scope.clone())?;

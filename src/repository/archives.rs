@@ -80,10 +80,9 @@ pub fn read_record(objects: &Objects, id: ArchiveId) -> Result<ArchiveRecord> {
 /// # Errors
 /// [`Error::Storage`] if something cannot be listed.
 pub fn list_archives(objects: &Objects) -> Result<Vec<Archive>> {
-    let loaded = load(objects)?;
-    let sessions: HashSet<SessionId> = objects.list_ids("sessions")?.into_iter().collect();
+    let Loaded { entries, sessions, .. } = load(objects)?;
     let mut archives: Vec<Archive> =
-        loaded.entries.into_values().filter_map(|entry| apply_states(entry, &sessions)).collect();
+        entries.into_values().filter_map(|entry| apply_states(entry, &sessions)).collect();
     archives.sort_by_key(|archive| (archive.time(), archive.entry.finished, archive.id()));
     Ok(archives)
 }
@@ -104,6 +103,7 @@ pub fn listing_mark(objects: &Objects) -> Result<[u8; 32]> {
 
 /// What is listed and what the catalogue says of it.
 struct Loaded {
+    sessions: HashSet<SessionId>,
     entries: BTreeMap<ArchiveId, CatalogueEntry>,
     /// Segments that were opened, with their number of entries and stored length.
     segments: Vec<(SegmentName, usize, u64)>,
@@ -112,7 +112,9 @@ struct Loaded {
 }
 
 fn load(objects: &Objects) -> Result<Loaded> {
+    // In this order: a session that is gone has either confirmed its archive, or withdrawn it before.
     let ids: HashSet<ArchiveId> = objects.list_ids("archives")?.into_iter().collect();
+    let sessions = objects.list_ids("sessions")?.into_iter().collect();
     let mut by_archive: HashMap<ArchiveId, Vec<StateName>> = HashMap::new();
     for listed in objects.list("states")? {
         if let Some(state) = StateName::parse(listed.name.as_str()) {
@@ -137,7 +139,7 @@ fn load(objects: &Objects) -> Result<Loaded> {
         let winning = winners(by_archive.remove(id).unwrap_or_default());
         refresh_states(objects, entry, &winning);
     }
-    Ok(Loaded { entries, segments, listed })
+    Ok(Loaded { sessions, entries, segments, listed })
 }
 
 type Catalogue = (BTreeMap<ArchiveId, CatalogueEntry>, Vec<(SegmentName, usize, u64)>, Vec<SegmentName>);
@@ -249,7 +251,7 @@ fn apply_states(entry: CatalogueEntry, sessions: &HashSet<SessionId>) -> Option<
 /// # Errors
 /// [`Error::Storage`].
 pub fn refresh_catalogue(objects: &Objects) -> Result<()> {
-    let Loaded { mut entries, segments, listed } = load(objects)?;
+    let Loaded { mut entries, segments, listed, .. } = load(objects)?;
     let mut absorbed = HashSet::new();
     let mut bytes = 0;
     let mut kept_entries = 0;

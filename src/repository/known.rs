@@ -166,10 +166,10 @@ impl Memory {
         Ok(())
     }
 
-    /// Remembers what was seen; a failure is logged.
+    /// Remembers what was seen; a failure is logged. Archives that are not confirmed may yet be withdrawn and are not remembered.
     pub fn remember(&self, place: &str, header: &ConfigHeader, generation: u64, archives: &[Archive]) {
-        let newest =
-            archives.iter().map(|archive| (archive.name.to_string(), (archive.id(), archive.time())));
+        let confirmed = archives.iter().filter(|archive| !archive.unconfirmed);
+        let newest = confirmed.map(|archive| (archive.name.to_string(), (archive.id(), archive.time())));
         let remembered = Remembered { encryption: header.encryption, generation, newest: newest.collect() };
         let place_known = Place { place: place.into(), repository: header.repository };
         let written = write(&self.repository_file(header.repository), &remembered)

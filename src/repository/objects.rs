@@ -87,21 +87,26 @@ impl Objects {
     /// Opens an object, from its second copy if the first is missing or damaged.
     ///
     /// # Errors
-    /// [`Error::Storage`], [`Error::Damaged`]: what was wrong with the first copy.
+    /// [`Error::Storage`], [`Error::Damaged`]: what was wrong with the first copy, or with the second if the first is missing. So an
+    /// object is missing only if both its copies are.
     pub fn get(&self, kind: ObjectKind, object: &str) -> Result<Vec<u8>> {
         let first = self.get_copy(kind, object, &name(object));
         let Err(error) = first else { return first };
-        if !self.mirror || !is_mirrored(object) {
-            return Err(error);
-        }
-        let second = self.get_copy(kind, object, &mirror_name(&name(object)));
-        match second {
+        let Some(copy) = self.second_copy(&name(object)) else { return Err(error) };
+        match self.get_copy(kind, object, &copy) {
             Ok(plain) => {
                 log::warn!("{error}; read from its second copy");
                 Ok(plain)
             }
+            Err(second) if error.is_missing() => Err(second),
             Err(_) => Err(error),
         }
+    }
+
+    /// Where the second copy of an object is, if it has one; names too long to have one come from others.
+    fn second_copy(&self, object: &Name) -> Option<Name> {
+        let mirrored = self.mirror && is_mirrored(object.as_str());
+        mirrored.then(|| Name::new(&format!("{MIRROR}{object}"))).flatten()
     }
 
     fn get_copy(&self, kind: ObjectKind, object: &str, copy: &Name) -> Result<Vec<u8>> {
@@ -126,8 +131,7 @@ impl Objects {
     /// [`Error::Storage`].
     pub fn put_bytes(&self, object: &Name, parts: &[&[u8]]) -> Result<()> {
         self.storage.put(object, parts).map_err(self.failed("write", object.as_str()))?;
-        if self.mirror && is_mirrored(object.as_str()) {
-            let copy = mirror_name(object);
+        if let Some(copy) = self.second_copy(object) {
             self.storage.put(&copy, parts).map_err(self.failed("write", copy.as_str()))?;
         }
         Ok(())
@@ -169,10 +173,8 @@ impl Objects {
     /// [`Error::Storage`]; that an object is not there is no error.
     pub fn delete(&self, object: &str) -> Result<()> {
         let first = name(object);
-        let copies =
-            if self.mirror && is_mirrored(object) { vec![mirror_name(&first), first] } else { vec![first] };
-        for copy in &copies {
-            match self.storage.delete(copy) {
+        for copy in self.second_copy(&first).into_iter().chain([first]) {
+            match self.storage.delete(&copy) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 result => result.map_err(self.failed("delete", copy.as_str()))?,
             }

@@ -122,8 +122,8 @@ impl<'a> Session<'a> {
         objects.settle();
         let mut named = HashSet::new();
         let mut moved = HashSet::new();
-        for listed in objects.list("intents")? {
-            match objects.get(ObjectKind::Intent, listed.name.as_str()) {
+        for id in objects.list_ids::<Nonce16>("intents")? {
+            match objects.get(ObjectKind::Intent, &format!("intents/{id}")) {
                 Err(error) if error.is_missing() => {}
                 plain => {
                     let intent: Intent = msgpack::from_bytes("intent", &plain?)?;
@@ -149,14 +149,18 @@ impl<'a> Session<'a> {
 }
 
 impl Drop for Session<'_> {
-    /// Withdraws what was published but not confirmed; where that fails, the session stays, and the archive is shown as
-    /// unconfirmed.
+    /// Withdraws what was published but not confirmed. Where that fails, as on a full storage, the records are deleted and the session stays:
+    /// one that appears late, or cannot be deleted either, is then shown as unconfirmed.
     fn drop(&mut self) {
         if self.ended {
             return;
         }
         let published = self.published.lock().clone();
-        let withdrawn = published.into_iter().try_for_each(|archive| self.withdraw(archive));
+        let withdrawn = published.into_iter().try_for_each(|archive| {
+            self.withdraw(archive).inspect_err(|_| {
+                let _ = self.objects().delete(&record_name(archive));
+            })
+        });
         let ended = withdrawn.and_then(|()| self.objects().delete(&format!("sessions/{}", self.id)));
         if let Err(error) = ended {
             log::warn!("session {} could not be cleaned up: {}", self.id, super::archives::chain(&error));
@@ -171,8 +175,8 @@ impl Drop for Session<'_> {
 /// [`super::Error::Storage`]; a condemned list that cannot be read is an error too, since what it names is unknown.
 pub fn claimable_packs(objects: &Objects) -> Result<HashSet<PackId>> {
     let mut condemned = HashSet::new();
-    for listed in objects.list("condemned")? {
-        match objects.get(ObjectKind::Condemned, listed.name.as_str()) {
+    for id in objects.list_ids::<Nonce16>("condemned")? {
+        match objects.get(ObjectKind::Condemned, &format!("condemned/{id}")) {
             Err(error) if error.is_missing() => {}
             plain => condemned.extend(msgpack::from_bytes::<Condemned>("condemned list", &plain?)?.packs),
         }

@@ -98,22 +98,26 @@ impl Locked {
     /// # Errors
     /// [`Error::NoRepository`], [`Error::Format`] for versions and features of the future, [`Error::Storage`].
     pub fn read(storage: Arc<dyn Storage>) -> Result<Self> {
-        let copy = |name: &Name| -> Result<SealedConfig> {
-            let bytes = storage.read(name, MAX_CONFIG).map_err(|source| Error::Storage {
+        let stored = |name: &Name| -> Result<Vec<u8>> {
+            storage.read(name, MAX_CONFIG).map_err(|source| Error::Storage {
                 action: "read",
                 name: name.to_string(),
                 storage: storage.describe(),
                 source,
-            })?;
-            Ok(SealedConfig::from_bytes(&bytes)?)
+            })
         };
-        let first = copy(&name("config"));
-        let config = match first {
+        let parse = |bytes: Vec<u8>| Ok(SealedConfig::from_bytes(&bytes)?);
+        let first = stored(&name("config"));
+        let intact = first.as_ref().is_ok_and(|bytes| SealedConfig::is_intact(bytes));
+        let config = match first.and_then(parse) {
             Ok(config) => config,
-            Err(error @ Error::Format(FormatError::Version { .. } | FormatError::Features { .. })) => {
+            // Not damage, but of the future: the second copy may just not be rewritten yet.
+            Err(error @ Error::Format(FormatError::Version { .. } | FormatError::Features { .. }))
+                if intact =>
+            {
                 return Err(error);
             }
-            Err(error) => match copy(&mirror_name(&name("config"))) {
+            Err(error) => match stored(&mirror_name(&name("config"))).and_then(parse) {
                 Ok(config) => {
                     log::warn!("{}; read from its second copy", super::archives::chain(&error));
                     config

@@ -1,6 +1,10 @@
 //! What the integration tests share: repositories in memory, images with every awkward shape, and a plain reference to compare with.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod compactor;
+pub(crate) mod watched;
+
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,8 +12,11 @@ use std::sync::Arc;
 use copal::archiver::create::{CreateOptions, Created, create};
 use copal::archiver::{Silent, Stop};
 use copal::codec::compress::Compression;
+use copal::codec::keys::BlobKind;
 use copal::format::config::ChunkerParams;
 use copal::format::name::ArchiveName;
+use copal::format::pack::PackKind;
+use copal::id::{ArchiveId, PackId};
 use copal::image::Image;
 use copal::image::reader::ImageReader;
 use copal::repository::Repository;
@@ -115,4 +122,33 @@ pub(crate) fn read_all(reader: &ImageReader, image: &Image, piece: usize) -> Vec
         }
         all.extend_from_slice(&buffer[..len]);
     }
+}
+
+/// The image of an archive's first member.
+pub(crate) fn image(repository: &Repository, archive: ArchiveId) -> Image {
+    Image::of(&repository.record(archive).expect("record").members[0], repository.config().span_shift)
+}
+
+/// Asserts that an archive's first member is these bytes, as somebody sees it who opens the repository now.
+pub(crate) fn assert_whole(storage: impl Storage + 'static, archive: ArchiveId, bytes: &[u8]) {
+    let repository = open(storage);
+    let image = image(&repository, archive);
+    assert!(read_all(&reader_of(&repository), &image, 1 << 20) == bytes, "archive {archive} is not whole");
+}
+
+/// The ids of all listed archives, as somebody sees them who opens the repository now.
+pub(crate) fn listed(storage: impl Storage + 'static) -> BTreeSet<ArchiveId> {
+    open(storage).archives().expect("list").iter().map(copal::repository::archives::Archive::id).collect()
+}
+
+/// The packs of one kind that an archive's first member reaches.
+pub(crate) fn packs_of(repository: &Arc<Repository>, archive: ArchiveId, kind: PackKind) -> BTreeSet<PackId> {
+    let mut packs = BTreeSet::new();
+    let mut visit = |blob: BlobKind, _, at: copal::format::location::Location| {
+        if PackKind::of(blob) == kind {
+            packs.insert(at.pack.id);
+        }
+    };
+    reader_of(repository).maps().walk(&image(repository, archive), &mut visit).expect("walk");
+    packs
 }

@@ -1,0 +1,89 @@
+//! A storage that tells of every call before it is made, so that a test can act, or refuse, at a chosen point.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use copal::storage::recorder::Op;
+use copal::storage::{Listed, Name, Settle, Storage};
+use parking_lot::Mutex;
+
+type Watch = dyn Fn(Op, &str) -> io::Result<()> + Send + Sync;
+
+/// Passes calls on to `S` after its watches have seen them. Watches act on `S` itself, unseen; no lock is held meanwhile.
+pub(crate) struct Watched<S> {
+    inner: S,
+    watches: Mutex<Vec<Arc<Watch>>>,
+}
+
+impl<S> Watched<S> {
+    pub(crate) fn new(inner: S) -> Arc<Self> {
+        Arc::new(Self { inner, watches: Mutex::default() })
+    }
+
+    /// Calls `watch` before each call from now on; its error is the call's.
+    pub(crate) fn watch(&self, watch: impl Fn(Op, &str) -> io::Result<()> + Send + Sync + 'static) {
+        self.watches.lock().push(Arc::new(watch));
+    }
+
+    /// Runs `act` before the first call of `op` whose name begins with `prefix`.
+    pub(crate) fn once(&self, op: Op, prefix: &'static str, act: impl FnOnce() + Send + 'static) {
+        let act = Mutex::new(Some(act));
+        self.watch(move |called, name| {
+            let act = (called == op && name.starts_with(prefix)).then(|| act.lock().take()).flatten();
+            act.into_iter().for_each(|act| act());
+            Ok(())
+        });
+    }
+
+    fn before(&self, op: Op, name: &str) -> io::Result<()> {
+        let watches = self.watches.lock().clone();
+        watches.iter().try_for_each(|watch| watch(op, name))
+    }
+}
+
+impl<S> fmt::Debug for Watched<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watched(..)")
+    }
+}
+
+impl<S: Storage> Storage for Watched<S> {
+    fn read(&self, name: &Name, limit: u64) -> io::Result<Vec<u8>> {
+        self.before(Op::Read, name.as_str())?;
+        self.inner.read(name, limit)
+    }
+
+    fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.before(Op::ReadRange, name.as_str())?;
+        self.inner.read_range(name, offset, buf)
+    }
+
+    fn len(&self, name: &Name) -> io::Result<u64> {
+        self.before(Op::Len, name.as_str())?;
+        self.inner.len(name)
+    }
+
+    fn put(&self, name: &Name, parts: &[&[u8]]) -> io::Result<()> {
+        self.before(Op::Put, name.as_str())?;
+        self.inner.put(name, parts)
+    }
+
+    fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
+        self.before(Op::List, prefix)?;
+        self.inner.list(prefix)
+    }
+
+    fn delete(&self, name: &Name) -> io::Result<()> {
+        self.before(Op::Delete, name.as_str())?;
+        self.inner.delete(name)
+    }
+
+    fn settle(&self) -> Settle {
+        self.inner.settle()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}

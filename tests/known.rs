@@ -1,0 +1,130 @@
+//! What a client remembers of a repository: one that was rolled back or swapped is noticed by whoever saw the newer one.
+
+mod common;
+
+use common::{back_up, file_of, make, open};
+use copal::id::ArchiveId;
+use copal::repository::known::{Distrust, Memory};
+use copal::repository::session::Session;
+use copal::repository::{Repository, now};
+use copal::storage::memory::MemoryStorage;
+
+const PLACE: &str = "/mnt/disk/repo";
+
+/// One client: its memory, and what it does whenever it opens a repository.
+struct Client {
+    memory: Memory,
+    _dir: tempfile::TempDir,
+}
+
+impl Client {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("dir");
+        Self { memory: Memory::new(dir.path().join("state")), _dir: dir }
+    }
+
+    fn judge(&self, repository: &Repository) -> Result<(), Distrust> {
+        self.memory.check_header(PLACE, repository.header(), false)?;
+        let archives = repository.archives().expect("list");
+        self.memory.check_archives(repository.id(), repository.config().generation, &archives)
+    }
+
+    fn remember(&self, repository: &Repository) {
+        let archives = repository.archives().expect("list");
+        self.memory.remember(PLACE, repository.header(), repository.config().generation, &archives);
+    }
+
+    /// Judges, and remembers what it may trust.
+    fn visit(&self, storage: &MemoryStorage) -> Result<(), Distrust> {
+        let repository = open(storage.clone());
+        self.judge(&repository)?;
+        self.remember(&repository);
+        Ok(())
+    }
+}
+
+fn archive(storage: &MemoryStorage, name: &str, content: &[u8]) -> ArchiveId {
+    back_up(&open(storage.clone()), name, file_of(content).path()).id.expect("an id")
+}
+
+#[test]
+fn a_rolled_back_repository_is_noticed_by_whoever_saw_the_newer_one() {
+    let storage = MemoryStorage::new();
+    make(storage.clone());
+    let [early, late] = [Client::new(), Client::new()];
+    archive(&storage, "web01", b"one");
+    assert_eq!(early.visit(&storage), Ok(()));
+    let old = storage.snapshot();
+    let newest = archive(&storage, "web01", b"two");
+    assert_eq!(late.visit(&storage), Ok(()));
+
+    let rolled_back = MemoryStorage::from_snapshot(old);
+    match late.visit(&rolled_back) {
+        Err(Distrust::RolledBack { archive, name, .. }) => {
+            assert_eq!((archive, &name[..]), (newest, "web01"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(late.visit(&rolled_back).is_err(), "looking at it twice does not make it trusted");
+    assert_eq!(early.visit(&rolled_back), Ok(()), "whoever saw nothing newer cannot know");
+    assert_eq!(late.visit(&storage), Ok(()), "the right one is back");
+}
+
+#[test]
+fn an_omitted_name_is_noticed_too() {
+    let storage = MemoryStorage::new();
+    make(storage.clone());
+    archive(&storage, "web01", b"one");
+    let old = storage.snapshot();
+    archive(&storage, "db01", b"two");
+    let client = Client::new();
+    assert_eq!(client.visit(&storage), Ok(()));
+    let other = MemoryStorage::from_snapshot(old);
+    archive(&other, "web01", b"three");
+    let judged = client.visit(&other);
+    assert!(matches!(&judged, Err(Distrust::RolledBack { name, .. }) if name == "db01"), "{judged:?}");
+}
+
+#[test]
+fn a_newer_archive_of_the_name_stands_for_one_that_is_gone() {
+    let storage = MemoryStorage::new();
+    make(storage.clone());
+    let client = Client::new();
+    let old = storage.snapshot();
+    archive(&storage, "web01", b"one");
+    assert_eq!(client.visit(&storage), Ok(()));
+    // As after a prune elsewhere.
+    let pruned = MemoryStorage::from_snapshot(old);
+    archive(&pruned, "web01", b"two");
+    assert_eq!(client.visit(&pruned), Ok(()));
+}
+
+#[test]
+fn another_repository_in_the_same_place_is_noticed() {
+    let [ours, theirs] = [MemoryStorage::new(), MemoryStorage::new()];
+    for storage in [&ours, &theirs] {
+        make(storage.clone());
+    }
+    let client = Client::new();
+    assert_eq!(client.visit(&ours), Ok(()));
+    assert!(matches!(client.visit(&theirs), Err(Distrust::Swapped { .. })));
+    assert_eq!(client.visit(&ours), Ok(()));
+}
+
+#[test]
+fn an_archive_that_was_never_confirmed_is_not_missed() {
+    let storage = MemoryStorage::new();
+    let repository = make(storage.clone());
+    let first = archive(&storage, "web01", b"one");
+    let record = repository.record(first).expect("record");
+    let client = Client::new();
+    {
+        let session = Session::begin(&repository, "test").expect("session");
+        let running = copal::format::record::ArchiveRecord { session: session.id(), time: now(), ..record };
+        session.publish(&running).expect("publish");
+        assert_eq!(open(storage.clone()).archives().expect("list").len(), 2);
+        assert_eq!(client.visit(&storage), Ok(()));
+    }
+    assert_eq!(open(storage.clone()).archives().expect("list").len(), 1, "withdrawn");
+    assert_eq!(client.visit(&storage), Ok(()), "it was only half made");
+}

@@ -1,0 +1,204 @@
+//! What a read costs, in calls of the storage: the same for a small repository and a large one, a small image and a large one.
+
+mod common;
+
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
+
+use common::watched::Watched;
+use common::{file_of, make, noise, open, options, reader_of};
+use copal::archiver::create::{CreateOptions, create};
+use copal::archiver::{Silent, Stop};
+use copal::format::config::{ChunkerKind, ChunkerParams};
+use copal::image::Image;
+use copal::image::reader::ImageReader;
+use copal::repository::Repository;
+use copal::repository::reference::Reference;
+use copal::storage::memory::MemoryStorage;
+use copal::storage::recorder::{Call, Op, Recorder};
+
+/// Small chunks, so that a few megabytes make thousands.
+const FIXED: ChunkerParams = ChunkerParams { kind: ChunkerKind::Fixed, min: 4096, avg: 4096, max: 4096 };
+
+/// Two lists of each of four folders, first and second copies; config, catalogue, record, node, map, chunk.
+const COST: usize = 8 + 6;
+
+fn back_up(repository: &Arc<Repository>, archive: &str, source: &std::path::Path) {
+    let options = CreateOptions { chunker: Some(FIXED), ..options(archive, &[source]) };
+    create(repository, &options, &Stop::default(), &Silent).expect("create");
+}
+
+fn add_archives(storage: &MemoryStorage, count: usize) {
+    let repository = open(storage.clone());
+    for i in 0..count {
+        back_up(&repository, &format!("host{}", i % 10), file_of(&noise(i as u64, 5000)).path());
+    }
+}
+
+/// 50 archives, the newest of `disk` with 512 chunks.
+fn base() -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    let repository = make(storage.clone());
+    add_archives(&storage, 48);
+    back_up(&repository, "disk", file_of(&noise(1 << 40, 1 << 20)).path());
+    back_up(&repository, "disk", file_of(&noise(2 << 40, 2 << 20)).path());
+    storage
+}
+
+/// Opens the repository as a new process would, lists its archives and reads 4 KiB of the newest `disk`.
+fn read_one_block(storage: &MemoryStorage, offset: u64) -> Vec<Call> {
+    let recorder = Arc::new(Recorder::new(storage.clone()));
+    let repository = open(recorder.clone());
+    let archives = repository.archives().expect("list");
+    let newest = Reference::parse("disk").expect("reference").resolve(&archives).expect("an archive").id();
+    let image = common::image(&repository, newest);
+    let mut block = [0; 4096];
+    assert_eq!(reader_of(&repository).read_at(&image, offset, &mut block).expect("read"), 4096);
+    assert!(block != [0; 4096], "it is data");
+    recorder.calls()
+}
+
+fn bytes_read(calls: &[Call]) -> u64 {
+    calls.iter().filter(|call| call.op != Op::List).map(|call| call.len).sum()
+}
+
+fn check_path(calls: &[Call]) {
+    for call in calls {
+        let folder = call.name.strip_prefix("mirror/").unwrap_or(&call.name);
+        assert!(!folder.starts_with("index"), "{call:?}: reading needs no index");
+        assert!(!matches!(call.op, Op::Put | Op::Delete), "{call:?}: readers never write");
+    }
+}
+
+#[test]
+fn a_read_costs_the_same_in_a_larger_repository() {
+    let storage = base();
+    let small = read_one_block(&storage, 1 << 20);
+    check_path(&small);
+    assert_eq!(small.len(), COST, "{small:#?}");
+
+    // Ten times as many chunks.
+    let chunky = MemoryStorage::from_snapshot(storage.snapshot());
+    back_up(&open(chunky.clone()), "other", file_of(&noise(3 << 40, 30 << 20)).path());
+    let calls = read_one_block(&chunky, 1 << 20);
+    check_path(&calls);
+    assert_eq!(calls.len(), small.len(), "{calls:#?}");
+    assert!(
+        bytes_read(&calls) < bytes_read(&small) + 1024,
+        "not a byte more, but for the new archive's entry"
+    );
+
+    // Ten times as many archives.
+    add_archives(&storage, 450);
+    assert_eq!(open(storage.clone()).archives().expect("list").len(), 500);
+    let calls = read_one_block(&storage, 1 << 20);
+    check_path(&calls);
+    assert_eq!(calls.len(), small.len(), "{calls:#?}");
+}
+
+#[test]
+fn a_read_costs_the_same_in_a_larger_image() {
+    let storage = base();
+    let small = read_one_block(&storage, 0);
+    back_up(&open(storage.clone()), "disk", file_of(&noise(4 << 40, 20 << 20)).path());
+    let large = read_one_block(&storage, 19 << 20);
+    check_path(&large);
+    assert_eq!(large.len(), small.len(), "{large:#?}");
+
+    // So large that its tree has one level more, and one more for ever larger ones.
+    for (size, levels) in [(5u64 << 30, 1), (2 << 40, 2)] {
+        let mut file = tempfile::NamedTempFile::new().expect("file");
+        file.write_all(&noise(5 << 40, 100_000)).expect("write");
+        file.as_file().set_len(size - 8192).expect("set_len");
+        std::os::unix::fs::FileExt::write_all_at(file.as_file(), &noise(6, 8192), size - 8192)
+            .expect("write");
+        back_up(&open(storage.clone()), "disk", file.path());
+        let calls = read_one_block(&storage, size - 4096);
+        check_path(&calls);
+        assert_eq!(calls.len(), small.len() + levels, "{calls:#?}");
+    }
+}
+
+/// A repository behind a recorder, and an image in it: data, a hole in the same span, a span that is all hole, data.
+fn holed() -> (Arc<Recorder<MemoryStorage>>, Arc<Repository>, Image) {
+    let recorder = Arc::new(Recorder::new(MemoryStorage::new()));
+    make(recorder.clone());
+    let mut bytes = noise(1, 20_000);
+    bytes.resize(9 << 20, 0);
+    bytes.extend(noise(2, 20_000));
+    let repository = open(recorder.clone());
+    let created = common::back_up(&repository, "disk", file_of(&bytes).path());
+    let image = common::image(&repository, created.id.expect("an id"));
+    recorder.clear();
+    (recorder, repository, image)
+}
+
+#[test]
+fn holes_cost_no_call() {
+    let (recorder, repository, image) = holed();
+    let reader = reader_of(&repository);
+    let mut buffer = [1; 4096];
+    // The first read of all finds the way: the tree's node. The hole's own span has no map.
+    reader.read_at(&image, 5 << 20, &mut buffer).expect("read");
+    assert_eq!((buffer, recorder.calls().len()), ([0; 4096], 1));
+    reader.read_at(&image, 6 << 20, &mut buffer).expect("read");
+    assert_eq!(recorder.calls().len(), 1);
+    // Here the span has a map, but no chunk is opened.
+    reader.read_at(&image, 1 << 20, &mut buffer).expect("read");
+    reader.read_at(&image, 3 << 20, &mut buffer).expect("read");
+    assert_eq!((buffer, recorder.calls().len()), ([0; 4096], 2));
+    assert_eq!(reader.counts().chunks.loads, 0);
+
+    let all_hole = Image { root: None, data: 0, ..image };
+    let fresh = reader_of(&repository);
+    recorder.clear();
+    fresh.read_at(&all_hole, 5, &mut buffer).expect("read");
+    assert_eq!((buffer, recorder.calls().len()), ([0; 4096], 0));
+}
+
+#[test]
+fn a_second_read_costs_no_call() {
+    let (recorder, repository, image) = holed();
+    let reader = reader_of(&repository);
+    let mut buffer = [0; 4096];
+    reader.read_at(&image, 0, &mut buffer).expect("read");
+    assert_eq!(recorder.calls().len(), 3, "node, map, chunk");
+    for offset in [0, 1, 4095] {
+        reader.read_at(&image, offset, &mut buffer).expect("read");
+    }
+    assert_eq!(recorder.calls().len(), 3);
+    assert_eq!(recorder.count(Op::ReadRange), 3);
+}
+
+#[test]
+fn eight_readers_open_a_chunk_once() {
+    const READERS: u64 = 8;
+    let (recorder, _, image) = holed();
+    let storage = Watched::new(recorder.clone());
+    let reader: Arc<OnceLock<ImageReader>> = Arc::default();
+    let waiting = reader.clone();
+    // The one load ends only when all others wait for it.
+    storage.watch(move |op, name| {
+        let is_chunk = op == Op::ReadRange && name.starts_with("packs/");
+        let others = || waiting.get().map_or(0, |reader| reader.counts().chunks.shared);
+        while is_chunk && others() < READERS - 1 {
+            std::thread::yield_now();
+        }
+        Ok(())
+    });
+    let reader = reader.get_or_init(|| reader_of(&open(storage)));
+    recorder.clear();
+    std::thread::scope(|scope| {
+        for thread in 0..READERS {
+            scope.spawn(move || {
+                let mut buffer = [0; 1000];
+                reader.read_at(&image, thread * 7, &mut buffer).expect("read");
+                assert!(buffer[..] == noise(1, 20_000)[thread as usize * 7..][..1000]);
+            });
+        }
+    });
+    let counts = reader.counts().chunks;
+    assert_eq!((counts.loads, counts.shared, counts.failures), (1, READERS - 1, 0));
+    let opened = recorder.calls().iter().filter(|call| call.name.starts_with("packs/")).count();
+    assert_eq!(opened, 1);
+}
