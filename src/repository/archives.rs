@@ -10,7 +10,7 @@ use crate::format::envelope::ObjectKind;
 use crate::format::limits::MAX_CATALOGUE_ENTRIES;
 use crate::format::name::ArchiveName;
 use crate::format::record::ArchiveRecord;
-use crate::format::state::{ArchiveState, StateName, winners};
+use crate::format::state::{ArchiveState, ChangeKind, StateName, winners};
 use crate::id::{ArchiveId, Nonce16, SessionId};
 
 /// A create absorbs older catalogue segments while its own stays within this many bytes.
@@ -113,7 +113,7 @@ struct Loaded {
 
 fn load(objects: &Objects) -> Result<Loaded> {
     // In this order: a session that is gone has either confirmed its archive, or withdrawn it before.
-    let ids: HashSet<ArchiveId> = objects.list_ids("archives")?.into_iter().collect();
+    let mut ids: HashSet<ArchiveId> = objects.list_ids("archives")?.into_iter().collect();
     let sessions = objects.list_ids("sessions")?.into_iter().collect();
     let mut by_archive: HashMap<ArchiveId, Vec<StateName>> = HashMap::new();
     for listed in objects.list("states")? {
@@ -121,6 +121,10 @@ fn load(objects: &Objects) -> Result<Loaded> {
             by_archive.entry(state.archive).or_default().push(state);
         }
     }
+    // The name of such a state says all, whatever became of its content.
+    let is_withdrawn =
+        |states: &Vec<StateName>| states.iter().any(|state| state.kind == ChangeKind::Withdrawn);
+    ids.retain(|id| !by_archive.get(id).is_some_and(is_withdrawn));
     let (mut entries, segments, listed) = read_whole_catalogue(objects)?;
     entries.retain(|id, _| ids.contains(id));
     for id in ids {
@@ -226,9 +230,8 @@ fn apply_states(entry: CatalogueEntry, sessions: &HashSet<SessionId>) -> Option<
         unconfirmed: sessions.contains(&entry.session),
         entry,
     };
-    for KnownState { name, state } in &archive.entry.states {
-        let withdrawn = StateName::parse(name)?.kind == crate::format::state::ChangeKind::Withdrawn;
-        if withdrawn || state.deleted == Some(true) {
+    for KnownState { state, .. } in &archive.entry.states {
+        if state.deleted == Some(true) {
             return None;
         }
         archive.unconfirmed |= sessions.contains(&state.session);
