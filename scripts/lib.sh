@@ -81,7 +81,7 @@ unmount_under() {
 # Takes everything away that a script left beneath DIR, and DIR itself: what is mounted from loop devices, the devices, the mounts
 # they read from, the processes, the files.
 clear_away() {
-  local dir=$1 device pid tries
+  local dir=$1 device pid tries signal
   cd /
   unmount_under "$dir" '!fuse.copal'
   for device in $(loops_under "$dir"); do losetup -d "$device" || :; done
