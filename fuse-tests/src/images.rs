@@ -48,7 +48,10 @@ pub fn awkward_names(names: Names) -> Vec<OsString> {
     ];
     let mut all: Vec<OsString> = text.into_iter().map(OsString::from).collect();
     if names == Names::Bytes {
-        all.extend([&b"caf\xe9-latin1"[..], b"bad\xff\xfeutf8", b"\x01\x7f"].map(|raw| OsString::from_vec(raw.to_vec())));
+        all.extend(
+            [&b"caf\xe9-latin1"[..], b"bad\xff\xfeutf8", b"\x01\x7f"]
+                .map(|raw| OsString::from_vec(raw.to_vec())),
+        );
     }
     all
 }
@@ -88,7 +91,8 @@ fn populate_as_unix(root: &Path) {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
     }
     symlink("Привет мир", folder.join("link-ü")).expect("symlink");
-    symlink(OsString::from_vec(b"../names/caf\xe9-latin1".to_vec()), folder.join("link-bytes")).expect("symlink");
+    symlink(OsString::from_vec(b"../names/caf\xe9-latin1".to_vec()), folder.join("link-bytes"))
+        .expect("symlink");
     rustix::fs::mknodat(
         rustix::fs::CWD,
         folder.join("fifo"),
@@ -161,9 +165,11 @@ pub fn ntfs(sandbox: &Sandbox) -> PathBuf {
 pub fn gpt(sandbox: &Sandbox) -> PathBuf {
     let path = sandbox.path("gpt.img");
     empty_file(&path, PARTITION + PARTITION_LEN + (1 << 20));
-    let script = format!("label: gpt\nstart={}, size={}, type=L, name=root\n", PARTITION / 512, PARTITION_LEN / 512);
+    let script =
+        format!("label: gpt\nstart={}, size={}, type=L, name=root\n", PARTITION / 512, PARTITION_LEN / 512);
     let program = crate::need::find_tool("sfdisk").expect("sfdisk");
-    let mut sfdisk = Command::new(program).arg("-q").arg(&path).stdin(Stdio::piped()).spawn().expect("sfdisk");
+    let mut sfdisk =
+        Command::new(program).arg("-q").arg(&path).stdin(Stdio::piped()).spawn().expect("sfdisk");
     sfdisk.stdin.take().expect("piped").write_all(script.as_bytes()).expect("write");
     assert!(sfdisk.wait().expect("sfdisk").success());
     let device = LoopDevice::attach(&path, &partition_args().each_ref().map(String::as_str));

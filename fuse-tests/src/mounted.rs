@@ -70,7 +70,8 @@ impl Server {
         let serves = |pid: &u32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let mut words = line.split(|byte| *byte == 0);
-            words.clone().any(|word| word == b"--serve") && words.any(|word| word == directory.as_os_str().as_bytes())
+            words.clone().any(|word| word == b"--serve")
+                && words.any(|word| word == directory.as_os_str().as_bytes())
         };
         pids.find(serves).map(Self::Stranger)
     }
@@ -112,8 +113,8 @@ impl Mount {
         let mut ended = false;
         wait_until("the repository is mounted", || {
             ended = mount.server.has_ended();
-            // A dead mount that still stands there cannot be looked into.
-            ended || mount.is_mounted() && fs::metadata(&mount.directory).is_ok()
+            // A dead mount that still stands there does not answer this; its attributes may be cached.
+            ended || mount.is_mounted() && rustix::fs::statvfs(&mount.directory).is_ok()
         });
         assert!(!ended, "{command:?} ended:\n{}", mount.log());
         mount

@@ -32,13 +32,17 @@ macro_rules! requires {
 /// If one is not and `COPAL_TESTS_MUST_RUN` is set.
 #[must_use]
 pub fn all_met(needs: &[&str]) -> bool {
-    let missing: Vec<&str> = needs.iter().map(|need| need.trim_matches('"')).filter(|need| !is_met(need)).collect();
+    let missing: Vec<&str> =
+        needs.iter().map(|need| need.trim_matches('"')).filter(|need| !is_met(need)).collect();
     if missing.is_empty() {
         return true;
     }
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let missing = missing.join(", ");
-    assert!(std::env::var_os(MUST_RUN).is_none(), "{test} cannot run here: it needs {missing}, and {MUST_RUN} is set");
+    assert!(
+        std::env::var_os(MUST_RUN).is_none(),
+        "{test} cannot run here: it needs {missing}, and {MUST_RUN} is set"
+    );
     // Not through the macros: the test harness would keep their output to itself.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {test} needs {missing}");
     false
@@ -58,7 +62,9 @@ fn kernel_mounts(filesystem: &str) -> bool {
         let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
         known.lines().any(|line| line.trim_start_matches("nodev").trim() == filesystem)
     };
-    listed() || (Command::new("modprobe").arg("-q").arg(filesystem).status().is_ok_and(|s| s.success()) && listed())
+    listed()
+        || (Command::new("modprobe").arg("-q").arg(filesystem).status().is_ok_and(|s| s.success())
+            && listed())
 }
 
 /// Where a tool lies.

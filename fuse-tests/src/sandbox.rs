@@ -202,7 +202,8 @@ impl Sandbox {
     /// If that fails, with what the server said.
     #[must_use]
     pub fn mount_with(&self, on: &str, archive: Option<&str>, args: &[&str]) -> Mount {
-        let what = archive.map_or_else(|| self.repository().display().to_string(), |name| self.reference(name));
+        let what =
+            archive.map_or_else(|| self.repository().display().to_string(), |name| self.reference(name));
         let mut command = self.copal();
         command.args(["mount", "-f"]).args(args).arg(what);
         let directory = self.mountpoint(on);
@@ -262,7 +263,8 @@ impl Sandbox {
     pub fn image(&self, name: &str) -> (Archive, Image, ImageReader) {
         let repository = self.open();
         let archives = repository.archives().expect("archives");
-        let archive = archives.into_iter().rfind(|archive| archive.name.as_str() == name).expect("the archive");
+        let archive =
+            archives.into_iter().rfind(|archive| archive.name.as_str() == name).expect("the archive");
         let record = repository.record(archive.id()).expect("record");
         let image = Image::of(&record.members[0], repository.config().span_shift);
         (archive, image, ImageReader::new(repository, READER_CACHE))
@@ -297,7 +299,6 @@ impl Sandbox {
     pub fn stored_bytes(&self) -> u64 {
         files_below(&self.repository()).iter().map(|path| fs::metadata(path).expect("stat").len()).sum()
     }
-
 }
 
 impl Default for Sandbox {
@@ -317,7 +318,11 @@ pub fn files_below(directory: &Path) -> Vec<PathBuf> {
     while let Some(directory) = waiting.pop() {
         for entry in fs::read_dir(&directory).expect("list") {
             let entry = entry.expect("entry");
-            if entry.file_type().expect("type").is_dir() { waiting.push(entry.path()) } else { found.push(entry.path()) }
+            if entry.file_type().expect("type").is_dir() {
+                waiting.push(entry.path())
+            } else {
+                found.push(entry.path())
+            }
         }
     }
     found.sort();

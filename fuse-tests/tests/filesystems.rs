@@ -22,7 +22,11 @@ fn tree_of(sandbox: &Sandbox, kind: &str, options: &str, image: &Path, part: &[&
 }
 
 fn assert_names(tree: &Tree, names: Names) {
-    let found: BTreeSet<OsString> = tree.keys().filter_map(|path| path.strip_prefix(b"names/")).map(|name| OsString::from_vec(name.to_vec())).collect();
+    let found: BTreeSet<OsString> = tree
+        .keys()
+        .filter_map(|path| path.strip_prefix(b"names/"))
+        .map(|name| OsString::from_vec(name.to_vec()))
+        .collect();
     assert_eq!(found, awkward_names(names).into_iter().collect());
 }
 

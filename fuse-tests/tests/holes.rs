@@ -94,7 +94,11 @@ fn blocks_count_the_data_and_du_agrees() {
         said.split_whitespace().next().expect("a number").parse().expect("a number")
     };
     assert_within_two_percent(du(&mount.latest("disk")), data, "du of the image");
-    assert_within_two_percent(du(&mount.latest("disk")), du(&sandbox.path("disk.source")), "du of image and source");
+    assert_within_two_percent(
+        du(&mount.latest("disk")),
+        du(&sandbox.path("disk.source")),
+        "du of image and source",
+    );
 }
 
 #[test]

@@ -22,7 +22,8 @@ fn images_of_awkward_lengths_equal_their_sources() {
     let span = 16 << 20;
     let lengths = [0, 1, 511, 512, 513, 4095, 4096, 4097, span - 1, span, span + 1];
     let images: Vec<Vec<u8>> = lengths.iter().map(|len| mixed(*len as u64 + 1, *len)).collect();
-    let paths: Vec<_> = lengths.iter().zip(&images).map(|(len, bytes)| sandbox.file(&format!("m{len}"), bytes)).collect();
+    let paths: Vec<_> =
+        lengths.iter().zip(&images).map(|(len, bytes)| sandbox.file(&format!("m{len}"), bytes)).collect();
     let sources: Vec<_> = paths.iter().map(|path| path.as_os_str()).collect();
     sandbox.create(Archiving { name: "lengths", sources: &sources, args: &[] });
     let mount = sandbox.mount();
@@ -30,7 +31,10 @@ fn images_of_awkward_lengths_equal_their_sources() {
     run(sandbox.copal().arg("extract").arg(sandbox.reference("lengths")).arg(&extracted));
     for (len, bytes) in lengths.iter().zip(&images) {
         check_all(&mount.path("lengths/latest").join(format!("m{len}.img")), bytes, 1 << 20);
-        assert!(fs::read(extracted.join(format!("m{len}"))).expect("read") == *bytes, "{len} bytes extracted");
+        assert!(
+            fs::read(extracted.join(format!("m{len}"))).expect("read") == *bytes,
+            "{len} bytes extracted"
+        );
     }
 }
 
@@ -141,7 +145,10 @@ with open(sys.argv[1], 'rb') as a, open(sys.argv[2], 'rb') as b:
             assert mapped[at:at + 65536] == whole[at:at + 65536], at
         assert len(mapped) == len(whole)
 ";
-    run(Command::new("python3").args(["-c", script]).arg(mount.latest("disk")).arg(sandbox.path("disk.source")));
+    run(Command::new("python3")
+        .args(["-c", script])
+        .arg(mount.latest("disk"))
+        .arg(sandbox.path("disk.source")));
 }
 
 /// Reads with O_DIRECT into a buffer aligned to pages.
@@ -183,6 +190,12 @@ fn a_loop_device_on_an_image_equals_the_source() {
         let file = File::open(device.path()).expect("open");
         check_random(&file, &bytes, 1, 200);
         check_range(&file, &bytes, bytes.len() - 4096, 5000);
-        assert!(OpenOptions::new().write(true).open(device.path()).and_then(|file| file.write_at(b"x", 0)).is_err());
+        assert!(
+            OpenOptions::new()
+                .write(true)
+                .open(device.path())
+                .and_then(|file| file.write_at(b"x", 0))
+                .is_err()
+        );
     }
 }
