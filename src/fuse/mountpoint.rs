@@ -154,7 +154,8 @@ pub fn prepare(path: &Path, repository: &Path) -> Result<PathBuf, MountpointErro
     let absolute = absolute(path)?;
     let ours = |mount: &MountEntry| mount.kind == MOUNT_TYPE;
     if mount_on(&absolute).as_ref().is_some_and(ours) {
-        match fs::metadata(&absolute) {
+        // The server itself has to answer: attributes of a dead mount may still be cached.
+        match rustix::fs::statvfs(&absolute).map_err(io::Error::from) {
             Err(error) if is_dead(&error) => {
                 log::warn!("the server of an earlier mount on {} has died; its mount is removed", absolute.display());
                 detach(&absolute).map_err(|source| MountpointError::Io {
