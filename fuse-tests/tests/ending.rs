@@ -32,6 +32,21 @@ fn assert_gone(mount: &Mount) {
 }
 
 #[test]
+fn sigterm_and_sigint_end_the_mount_and_the_server() {
+    requires!(fuse, root);
+    let (sandbox, bytes) = with_disk();
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut mount = sandbox.mount();
+        check_all(&mount.latest("disk"), &bytes, 1 << 20);
+        mount.signal(signal);
+        mount.wait_for_end();
+        assert_eq!(mount.exit_code(), Some(0), "{signal:?}: {}", mount.log());
+        assert_eq!(mount.log(), "");
+        assert_gone(&mount);
+    }
+}
+
+#[test]
 fn a_signal_ends_a_background_server_too() {
     requires!(fuse, root);
     let (sandbox, bytes) = with_disk();
@@ -259,4 +274,22 @@ fn a_mount_that_fails_leaves_no_server() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("wrong passphrase"), "{said}");
     assert!(Server::of(&place).is_none());
+}
+
+#[test]
+fn who_keeps_a_file_open_long_after_a_signal_gets_errors() {
+    requires!(fuse, root, sleep);
+    let (sandbox, _) = with_disk();
+    let mut mount = sandbox.mount();
+    let holder = Holder::with_open(&mount.latest("disk"));
+    let file = mount.open("disk");
+    drop_cache(&file);
+    mount.signal(Signal::TERM);
+    mount.wait_for_end();
+    let log = mount.log();
+    assert!(
+        log.contains("still in use by") && log.contains(&format!("process {} (sleep)", holder.0.id())),
+        "{log}"
+    );
+    assert!(file.read_at(&mut [0; 100], 0).is_err());
 }

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -194,26 +195,30 @@ impl Server {
     fn wait_for_end(mut self) -> anyhow::Result<()> {
         let path = self.mounted.path().to_owned();
         let handle = self.signals.handle();
+        let (serving, over) = channel();
         let watcher = std::thread::Builder::new().name("signals".into()).spawn(move || {
             if let Some(signal) = self.signals.forever().next() {
-                end_on_signal(&path, signal);
+                end_on_signal(&path, signal, &over);
             }
         })?;
         let ended = self.mounted.wait();
+        drop(serving);
         handle.close();
         let _ = watcher.join();
         ended.context("serving the mount failed")
     }
 }
 
-fn end_on_signal(path: &Path, signal: i32) {
+/// Takes the mount away and waits until serving is `over`, which its channel's hanging up tells, or the users' time is.
+fn end_on_signal(path: &Path, signal: i32, over: &Receiver<()>) {
     log::info!("signal {signal}: the mount on {} ends", path.display());
     let held_by = holders(path);
     if let Err(error) = detach(path) {
         log::warn!("cannot unmount {}: {error}", path.display());
     }
-    // When nobody uses the mount, serving ends at once and with it the process, from the main thread.
-    std::thread::sleep(GRACE);
+    if over.recv_timeout(GRACE) == Err(RecvTimeoutError::Disconnected) {
+        return;
+    }
     log::warn!("{} is still in use by {}; they get errors from now on", path.display(), held_by.join(", "));
     std::process::exit(0);
 }
