@@ -293,3 +293,18 @@ fn who_keeps_a_file_open_long_after_a_signal_gets_errors() {
     );
     assert!(file.read_at(&mut [0; 100], 0).is_err());
 }
+
+#[test]
+fn a_signal_to_a_detached_server_leaves_the_next_mount_alone() {
+    requires!(fuse, root);
+    let (sandbox, bytes) = with_disk();
+    let mut old = sandbox.mount();
+    let file = old.open("disk");
+    sandbox.run(&["umount", "--lazy", &old.directory().to_string_lossy()]);
+    let mut new = sandbox.mount();
+    old.signal(Signal::TERM);
+    drop(file);
+    wait_until("the old server ends", || old.has_ended());
+    assert!(new.is_mounted() && !new.has_ended());
+    check_all(&new.latest("disk"), &bytes, 1 << 20);
+}

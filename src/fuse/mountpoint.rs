@@ -187,6 +187,17 @@ pub fn detach(path: &Path) -> io::Result<()> {
     unmount_with(path, rustix::mount::UnmountFlags::DETACH, "-uz")
 }
 
+/// [`detach`], but only if the newest mount on the path is the one with this device number: another may have followed it there.
+///
+/// # Errors
+/// The system's.
+pub fn detach_device(path: &Path, device: &str) -> io::Result<()> {
+    match mount_on(path) {
+        Some(mount) if mount.device == device => detach(path),
+        _ => Ok(()),
+    }
+}
+
 fn unmount_with(path: &Path, flags: rustix::mount::UnmountFlags, helper_flags: &str) -> io::Result<()> {
     match rustix::mount::unmount(path, flags | rustix::mount::UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(()),

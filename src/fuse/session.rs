@@ -13,7 +13,7 @@ use rustix::mount::MountFlags;
 use super::attributes::Ownership;
 use super::files::Files;
 use super::kernel::Kernel;
-use super::mountpoint::{MOUNT_TYPE, detach, mount_on};
+use super::mountpoint::{MOUNT_TYPE, detach, detach_device, mount_on};
 use super::tree::{Scope, Tree};
 use crate::image::reader::ImageReader;
 use crate::repository::{self, Repository};
@@ -77,6 +77,8 @@ pub enum MountError {
 pub struct Mounted {
     session: BackgroundSession,
     path: PathBuf,
+    /// Its number in the mount table; empty if it has left that already.
+    device: String,
 }
 
 /// Mounts a repository and serves it from threads of this process. `path` is absolute and was checked.
@@ -92,8 +94,9 @@ pub fn mount(repository: &Arc<Repository>, path: &Path, options: &MountOptions) 
     let kernel = Kernel::new(tree, files, options.owner);
     let refused = |source| MountError::Refused { path: path.to_owned(), source };
     let session = open_session(kernel, path, options).and_then(Session::spawn).map_err(refused)?;
-    raise_read_ahead(path);
-    Ok(Mounted { session, path: path.to_owned() })
+    let device = mount_on(path).map(|mount| mount.device).unwrap_or_default();
+    raise_read_ahead(&device);
+    Ok(Mounted { session, path: path.to_owned(), device })
 }
 
 /// Root mounts directly, so that the mount table shows our type, which fuser leaves out. Others go through the setuid helper.
@@ -160,9 +163,8 @@ fn config(options: &MountOptions) -> Config {
 }
 
 /// Only root may; others do with what the kernel gives.
-fn raise_read_ahead(path: &Path) {
-    let Some(mount) = mount_on(path) else { return };
-    let file = format!("/sys/class/bdi/{}/read_ahead_kb", mount.device);
+fn raise_read_ahead(device: &str) {
+    let file = format!("/sys/class/bdi/{device}/read_ahead_kb");
     if let Err(error) = std::fs::write(&file, READ_AHEAD_KB.to_string()) {
         log::debug!("readahead stays as it is: {file}: {error}");
     }
@@ -173,6 +175,12 @@ impl Mounted {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What takes the mount away from its path, should it still be there, for use by another thread.
+    pub fn ender(&self) -> impl Fn() -> io::Result<()> + Send + use<> {
+        let (path, device) = (self.path.clone(), self.device.clone());
+        move || detach_device(&path, &device)
     }
 
     /// Waits until the mount is gone: unmounted, or detached and its last user done.
@@ -188,9 +196,7 @@ impl Mounted {
     /// # Errors
     /// The system's.
     pub fn end(self) -> io::Result<()> {
-        if mount_on(&self.path).is_some() {
-            detach(&self.path)?;
-        }
+        self.ender()()?;
         self.wait()
     }
 }
