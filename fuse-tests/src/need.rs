@@ -14,7 +14,7 @@ const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
 /// test fails instead.
 ///
 /// `fuse`, `root` and `loop` are what they say, `"fs:NAME"` is a file system that the kernel can mount; all else is a tool in PATH.
-/// ```ignore
+/// ```text
 /// requires!(fuse, root, loop, "fs:xfs", "mkfs.xfs");
 /// ```
 #[macro_export]

@@ -16,7 +16,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,7 +26,7 @@ impl Random {
 
     /// The next number below `end`, which is not 0.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        (self.number() % end as u64) as usize
     }
 }
 
@@ -34,7 +34,7 @@ impl Random {
 #[must_use]
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut random = Random::new(seed);
-    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| random.next().to_le_bytes()).collect();
+    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| random.number().to_le_bytes()).collect();
     bytes.truncate(len);
     bytes
 }
@@ -47,12 +47,12 @@ pub fn mixed(seed: u64, len: usize) -> Vec<u8> {
     while bytes.len() < len {
         let part = 1 + random.below(600 << 10);
         match random.below(8) {
-            0..=2 => bytes.extend(noise(random.next(), part)),
+            0..=2 => bytes.extend(noise(random.number(), part)),
             3 => bytes.extend(b"all work and no play makes jack a dull boy\n".iter().cycle().take(part)),
             4 => {
                 for _ in 0..16 {
                     bytes.resize(bytes.len().next_multiple_of(4096) + 4096, 0);
-                    bytes.extend(noise(random.next(), 4096));
+                    bytes.extend(noise(random.number(), 4096));
                 }
             }
             _ => bytes.resize(bytes.len() + part, 0),

@@ -319,9 +319,9 @@ pub fn files_below(directory: &Path) -> Vec<PathBuf> {
         for entry in fs::read_dir(&directory).expect("list") {
             let entry = entry.expect("entry");
             if entry.file_type().expect("type").is_dir() {
-                waiting.push(entry.path())
+                waiting.push(entry.path());
             } else {
-                found.push(entry.path())
+                found.push(entry.path());
             }
         }
     }

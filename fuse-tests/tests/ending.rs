@@ -69,7 +69,7 @@ fn copal_umount_ends_the_mount_and_the_server() {
         sandbox.run(&["umount", &mount.directory().to_string_lossy()]);
         mount.wait_for_end();
         assert_gone(&mount);
-        assert!(background || mount.exit_code() == Some(0));
+        assert!(background || mount.exit_code() == Some(0), "{}", mount.log());
     }
     let said = sandbox.fails(&["umount", &sandbox.path("mnt").to_string_lossy()]);
     assert!(said.contains("no Copal repository is mounted"), "{said}");
@@ -166,7 +166,7 @@ fn a_lazy_umount_serves_open_files_until_they_are_closed() {
     assert!(!mount.has_ended());
     drop(file);
     mount.wait_for_end();
-    assert_eq!(mount.exit_code(), Some(0));
+    assert_eq!(mount.exit_code(), Some(0), "{}", mount.log());
 }
 
 #[test]
