@@ -188,7 +188,11 @@ impl Mounted {
     /// # Errors
     /// The session's.
     pub fn wait(self) -> io::Result<()> {
-        self.session.join()
+        match self.session.join() {
+            // The mount went while a request was being fetched, such as the last file's release.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
+            result => result,
+        }
     }
 
     /// Takes the mount away and waits until its last user is done.
