@@ -1,5 +1,6 @@
 //! Mounts of ours and their servers, held by guards.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -62,16 +63,21 @@ pub enum Server {
 }
 
 impl Server {
-    /// The background server of a mountpoint.
+    /// The background server of a mountpoint, which lies right in its sandbox.
     #[must_use]
     pub fn of(directory: &Path) -> Option<Self> {
         let processes = fs::read_dir("/proc").ok()?.flatten();
         let mut pids = processes.filter_map(|process| process.file_name().to_str()?.parse::<u32>().ok());
+        let read = |pid: u32, what: &str| fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
+        // The command may have named its directory from another one; that the sandbox is the right one shows in the environment.
+        let state = directory.parent()?.join("state");
+        let state = [b"COPAL_STATE_DIR=", state.as_os_str().as_bytes()].concat();
         let serves = |pid: &u32| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = read(*pid, "cmdline");
             let mut words = line.split(|byte| *byte == 0);
             words.clone().any(|word| word == b"--serve")
-                && words.any(|word| word == directory.as_os_str().as_bytes())
+                && words.any(|word| !word.is_empty() && directory.ends_with(OsStr::from_bytes(word)))
+                && read(*pid, "environ").split(|byte| *byte == 0).any(|variable| variable == state)
         };
         pids.find(serves).map(Self::Stranger)
     }

@@ -311,3 +311,20 @@ fn a_signal_to_a_detached_server_leaves_the_next_mount_alone() {
     assert!(new.is_mounted() && !new.has_ended());
     check_all(&new.latest("disk"), &bytes, 1 << 20);
 }
+
+#[test]
+fn relative_paths_keep_their_meaning_in_the_background() {
+    requires!(fuse, root);
+    let (sandbox, bytes) = with_disk();
+    let directory = sandbox.mountpoint("mnt");
+    let mut command = sandbox.copal();
+    run(command.args(["mount", "::disk", "mnt"]).env("COPAL_REPO", "repo").current_dir(sandbox.path(".")));
+    let mut mount = sandbox.adopt(directory);
+    check_all(&mount.path("latest.img"), &bytes, 1 << 20);
+    sandbox.back_up_bytes("disk", b"another");
+    wait_until("the new archive is there", || {
+        fs::read(mount.path("latest.img")).is_ok_and(|found| found == b"another")
+    });
+    run(sandbox.copal().args(["umount", "mnt/"]).current_dir(sandbox.path(".")));
+    mount.wait_for_end();
+}
