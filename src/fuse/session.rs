@@ -93,8 +93,13 @@ pub fn mount(repository: &Arc<Repository>, path: &Path, options: &MountOptions) 
     let files = Files::new(ImageReader::new(repository.clone(), options.cache_size));
     let kernel = Kernel::new(tree, files, options.owner);
     let refused = |source| MountError::Refused { path: path.to_owned(), source };
-    let session = open_session(kernel, path, options).and_then(Session::spawn).map_err(refused)?;
+    let session = open_session(kernel, path, options).map_err(refused)?;
+    // Before the mount is of use to anybody, who might end it and put another in its place.
     let device = mount_on(path).map(|mount| mount.device).unwrap_or_default();
+    let session = session.spawn().map_err(|error| {
+        let _ = detach_device(path, &device);
+        refused(error)
+    })?;
     raise_read_ahead(&device);
     Ok(Mounted { session, path: path.to_owned(), device })
 }
