@@ -93,8 +93,11 @@ fn a_background_server_holds_nothing_of_who_started_it() {
     let process = Path::new("/proc").join(mount.pid().to_string());
     assert_eq!(fs::read_link(process.join("cwd")).expect("cwd"), Path::new("/"));
     for standard in 0..3 {
-        let stream = fs::read_link(process.join(format!("fd/{standard}"))).expect("stream");
-        assert_eq!(stream, Path::new("/dev/null"), "stream {standard}");
+        // Standard output is let go last, once it has told that the mount is ready.
+        let is_null = || {
+            fs::read_link(process.join(format!("fd/{standard}"))).is_ok_and(|to| to == Path::new("/dev/null"))
+        };
+        wait_until("all standard streams are let go", is_null);
     }
     let stat = fs::read_to_string(process.join("stat")).expect("stat");
     let fields: Vec<&str> = stat.rsplit_once(')').expect("stat").1.split_whitespace().collect();
@@ -308,7 +311,8 @@ fn a_signal_to_a_detached_server_leaves_the_next_mount_alone() {
     old.signal(Signal::TERM);
     drop(file);
     wait_until("the old server ends", || old.has_ended());
-    assert!(new.is_mounted() && !new.has_ended());
+    assert!(new.is_mounted(), "new: {}\nold: {}", new.log(), old.log());
+    assert!(!new.has_ended(), "new: {}\nold: {}", new.log(), old.log());
     check_all(&new.latest("disk"), &bytes, 1 << 20);
 }
 
