@@ -43,7 +43,9 @@ pub(super) fn line(text: &str) {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("copal") || metadata.level() <= Level::Error
+        // fuser returns what matters; it logs as errors its replies to requests that were interrupted or whose mount is gone.
+        let target = metadata.target();
+        target.starts_with("copal") || metadata.level() <= Level::Error && !target.starts_with("fuser")
     }
 
     fn log(&self, record: &Record<'_>) {

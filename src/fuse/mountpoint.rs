@@ -156,7 +156,8 @@ pub fn prepare(path: &Path, repository: &Path) -> Result<PathBuf, MountpointErro
     let absolute = absolute(path)?;
     let ours = |mount: &MountEntry| mount.kind == MOUNT_TYPE;
     if mount_on(&absolute).as_ref().is_some_and(ours) {
-        match fs::metadata(&absolute) {
+        // The server itself has to answer: attributes of a dead mount may still be cached.
+        match rustix::fs::statvfs(&absolute).map_err(io::Error::from) {
             Err(error) if is_dead(&error) => {
                 log::warn!(
                     "the server of an earlier mount on {} has died; its mount is removed",
@@ -192,6 +193,17 @@ pub fn prepare(path: &Path, repository: &Path) -> Result<PathBuf, MountpointErro
 /// The system's.
 pub fn detach(path: &Path) -> io::Result<()> {
     unmount_with(path, rustix::mount::UnmountFlags::DETACH, "-uz")
+}
+
+/// [`detach`], but only if the newest mount on the path is the one with this device number: another may have followed it there.
+///
+/// # Errors
+/// The system's.
+pub fn detach_device(path: &Path, device: &str) -> io::Result<()> {
+    match mount_on(path) {
+        Some(mount) if mount.device == device => detach(path),
+        _ => Ok(()),
+    }
 }
 
 fn unmount_with(path: &Path, flags: rustix::mount::UnmountFlags, helper_flags: &str) -> io::Result<()> {

@@ -13,7 +13,7 @@ use rustix::mount::MountFlags;
 use super::attributes::Ownership;
 use super::files::Files;
 use super::kernel::Kernel;
-use super::mountpoint::{MOUNT_TYPE, detach, mount_on};
+use super::mountpoint::{MOUNT_TYPE, detach, detach_device, mount_on};
 use super::tree::{Scope, Tree};
 use crate::image::reader::ImageReader;
 use crate::repository::{self, Repository};
@@ -82,6 +82,8 @@ pub enum MountError {
 pub struct Mounted {
     session: BackgroundSession,
     path: PathBuf,
+    /// Its number in the mount table; empty if it has left that already.
+    device: String,
 }
 
 /// Mounts a repository and serves it from threads of this process. `path` is absolute and was checked.
@@ -104,9 +106,15 @@ pub fn mount(
     let files = Files::new(ImageReader::new(repository.clone(), options.cache_size));
     let kernel = Kernel::new(tree, files, options.owner);
     let refused = |source| MountError::Refused { path: path.to_owned(), source };
-    let session = open_session(kernel, path, options).and_then(Session::spawn).map_err(refused)?;
-    raise_read_ahead(path);
-    Ok(Mounted { session, path: path.to_owned() })
+    let session = open_session(kernel, path, options).map_err(refused)?;
+    // Before the mount is of use to anybody, who might end it and put another in its place.
+    let device = mount_on(path).map(|mount| mount.device).unwrap_or_default();
+    let session = session.spawn().map_err(|error| {
+        let _ = detach_device(path, &device);
+        refused(error)
+    })?;
+    raise_read_ahead(&device);
+    Ok(Mounted { session, path: path.to_owned(), device })
 }
 
 fn open_device() -> io::Result<File> {
@@ -189,9 +197,8 @@ fn config(options: &MountOptions) -> Config {
 }
 
 /// Only root may; others do with what the kernel gives.
-fn raise_read_ahead(path: &Path) {
-    let Some(mount) = mount_on(path) else { return };
-    let file = format!("/sys/class/bdi/{}/read_ahead_kb", mount.device);
+fn raise_read_ahead(device: &str) {
+    let file = format!("/sys/class/bdi/{device}/read_ahead_kb");
     if let Err(error) = std::fs::write(&file, READ_AHEAD_KB.to_string()) {
         log::debug!("readahead stays as it is: {file}: {error}");
     }
@@ -204,12 +211,22 @@ impl Mounted {
         &self.path
     }
 
+    /// What takes the mount away from its path, should it still be there, for use by another thread.
+    pub fn ender(&self) -> impl Fn() -> io::Result<()> + Send + use<> {
+        let (path, device) = (self.path.clone(), self.device.clone());
+        move || detach_device(&path, &device)
+    }
+
     /// Waits until the mount is gone: unmounted, or detached and its last user done.
     ///
     /// # Errors
     /// The session's.
     pub fn wait(self) -> io::Result<()> {
-        self.session.join()
+        match self.session.join() {
+            // The mount went while a request was being fetched, such as the last file's release.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
+            result => result,
+        }
     }
 
     /// Takes the mount away and waits until its last user is done.
@@ -217,9 +234,7 @@ impl Mounted {
     /// # Errors
     /// The system's.
     pub fn end(self) -> io::Result<()> {
-        if mount_on(&self.path).is_some() {
-            detach(&self.path)?;
-        }
+        self.ender()()?;
         self.wait()
     }
 }

@@ -1,11 +1,12 @@
 //! `copal mount`: in the foreground, or by a process of its own that outlives the command.
 
 use std::fs::OpenOptions;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -19,7 +20,7 @@ use crate::cli::repository::{Found, Opened};
 use crate::cli::secret::SecretArgs;
 use crate::cli::{logger, secret};
 use crate::fuse::attributes::Ownership;
-use crate::fuse::mountpoint::{detach, holders, prepare};
+use crate::fuse::mountpoint::{holders, prepare};
 use crate::fuse::session::{Access, MountOptions, Mounted, mount};
 use crate::fuse::tree::Scope;
 use crate::repository::archives::Archive;
@@ -202,26 +203,31 @@ impl Server {
     fn wait_for_end(mut self) -> anyhow::Result<()> {
         let path = self.mounted.path().to_owned();
         let handle = self.signals.handle();
+        let end = self.mounted.ender();
+        let (serving, over) = channel();
         let watcher = std::thread::Builder::new().name("signals".into()).spawn(move || {
             if let Some(signal) = self.signals.forever().next() {
-                end_on_signal(&path, signal);
+                end_on_signal(&path, signal, end, &over);
             }
         })?;
         let ended = self.mounted.wait();
+        drop(serving);
         handle.close();
         let _ = watcher.join();
         ended.context("serving the mount failed")
     }
 }
 
-fn end_on_signal(path: &Path, signal: i32) {
+/// Takes the mount away and waits until serving is `over`, which its channel's hanging up tells, or the users' time is.
+fn end_on_signal(path: &Path, signal: i32, end: impl Fn() -> io::Result<()>, over: &Receiver<()>) {
     log::info!("signal {signal}: the mount on {} ends", path.display());
     let held_by = holders(path);
-    if let Err(error) = detach(path) {
+    if let Err(error) = end() {
         log::warn!("cannot unmount {}: {error}", path.display());
     }
-    // When nobody uses the mount, serving ends at once and with it the process, from the main thread.
-    std::thread::sleep(GRACE);
+    if over.recv_timeout(GRACE) == Err(RecvTimeoutError::Disconnected) {
+        return;
+    }
     log::warn!("{} is still in use by {}; they get errors from now on", path.display(), held_by.join(", "));
     std::process::exit(0);
 }

@@ -1,0 +1,109 @@
+//! Everything that a file system says of its files, to hold one tree against another.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// A file, directory or link.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Type and permission bits.
+    pub mode: u32,
+    /// User and group.
+    pub owner: (u32, u32),
+    /// Links to it.
+    pub links: u64,
+    /// Seconds and nanoseconds.
+    pub modified: (i64, i64),
+    /// Extended attributes by name.
+    pub attributes: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// A file's bytes or a link's target.
+    pub content: Vec<u8>,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { mode, owner, links, modified, attributes, content } = self;
+        let start = content[..content.len().min(32)].escape_ascii();
+        write!(f, "{mode:o} {owner:?} {links} {modified:?} {attributes:?} {} bytes: {start}", content.len())
+    }
+}
+
+/// Entries by their path's bytes.
+pub type Tree = BTreeMap<Vec<u8>, Entry>;
+
+/// Reads everything below a directory, itself included.
+///
+/// # Panics
+/// If anything cannot be read.
+#[must_use]
+pub fn scan(directory: &Path) -> Tree {
+    let mut tree = Tree::new();
+    scan_into(directory, directory, &mut tree);
+    tree
+}
+
+fn scan_into(root: &Path, path: &Path, tree: &mut Tree) {
+    let found = fs::symlink_metadata(path).unwrap_or_else(|error| panic!("stat {path:?}: {error}"));
+    let content = match found.file_type() {
+        kind if kind.is_file() => fs::read(path).unwrap_or_else(|error| panic!("read {path:?}: {error}")),
+        kind if kind.is_symlink() => fs::read_link(path).expect("read link").into_os_string().into_vec(),
+        _ => Vec::new(),
+    };
+    let entry = Entry {
+        mode: found.mode(),
+        owner: (found.uid(), found.gid()),
+        links: found.nlink(),
+        modified: (found.mtime(), found.mtime_nsec()),
+        attributes: attributes(path),
+        content,
+    };
+    let name = path.strip_prefix(root).expect("below the root").as_os_str().as_bytes().to_vec();
+    tree.insert(name, entry);
+    if found.is_dir() {
+        for entry in fs::read_dir(path).expect("list") {
+            scan_into(root, &entry.expect("entry").path(), tree);
+        }
+    }
+}
+
+/// The extended attributes of a path, links not followed.
+///
+/// # Panics
+/// If they cannot be read.
+#[must_use]
+pub fn attributes(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut names = vec![0; 64 << 10];
+    let len = match rustix::fs::llistxattr(path, &mut names[..]) {
+        Err(rustix::io::Errno::NOTSUP) => return BTreeMap::new(),
+        len => len.expect("list attributes"),
+    };
+    let names = names[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let value = |name: &[u8]| {
+        let mut value = vec![0; 64 << 10];
+        let text = OsString::from_vec(name.to_vec());
+        let len = rustix::fs::lgetxattr(path, &text, &mut value[..]).expect("get attribute");
+        value.truncate(len);
+        (name.to_vec(), value)
+    };
+    names.map(value).collect()
+}
+
+/// Fails with all differences if two trees are not the same.
+///
+/// # Panics
+/// If they are not.
+pub fn assert_same(original: &Tree, other: &Tree) {
+    let mut differences = Vec::new();
+    let paths: std::collections::BTreeSet<_> = original.keys().chain(other.keys()).collect();
+    for path in paths {
+        let (left, right) = (original.get(path), other.get(path));
+        if left != right {
+            differences.push(format!("{}:\n  {left:?}\n  {right:?}", path.escape_ascii()));
+        }
+    }
+    assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
+}
