@@ -26,7 +26,7 @@ use crate::repository::archives::{chain, list_archives, refresh_catalogue};
 use crate::repository::index::{Index, publish_segments};
 use crate::repository::packer::PackWriter;
 use crate::repository::session::{HEARTBEAT, Session, Unconfirmed, claimable_packs, host_name};
-use crate::repository::{Repository, now};
+use crate::repository::{self, Repository, now};
 use crate::source::{Source, SourceSpec};
 
 /// How often a create starts over because compactions took what it claimed.
@@ -145,7 +145,10 @@ fn passes(
             })
         };
         store.writers = Some(Writers { data: start(PackKind::Data)?, maps: start(PackKind::Maps)? });
-        let images = store_all(&store, &mut sources, stop, monitor)?;
+        let images = match store_all(&store, &mut sources, stop, monitor) {
+            Ok(images) => images,
+            Err(error) => return Err(abandon(store.writers.take(), error)),
+        };
         let stream = sources.iter().any(|(_, source)| matches!(source, Source::Stream(_)));
         let (members, warnings) = finish_sources(std::mem::take(&mut sources), &images)?;
         publish_packs(repository, &mut store)?;
@@ -212,6 +215,16 @@ fn store_all(
         images.push(store_image(store, source, name.as_str(), stop, monitor)?);
     }
     Ok(images)
+}
+
+/// Ends the writers of a pass that failed. Workers only see that storing has ended; why is known to the writers.
+fn abandon(writers: Option<Writers>, error: Error) -> Error {
+    let Some(Writers { data, maps }) = writers else { return error };
+    let ended = [data.abandon(), maps.abandon()];
+    match (&error, ended.into_iter().find_map(repository::Result::err)) {
+        (Error::Repository(repository::Error::Panicked { .. }), Some(cause)) => cause.into(),
+        _ => error,
+    }
 }
 
 /// Makes all packs durable, then publishes where their blobs lie.

@@ -133,6 +133,14 @@ impl PackWriter {
         }
     }
 
+    /// Drops what is not stored yet and ends the thread.
+    ///
+    /// # Errors
+    /// The first error of storing.
+    pub fn abandon(mut self) -> Result<()> {
+        self.end().map(drop)
+    }
+
     fn end(&mut self) -> Result<Vec<StoredPack>> {
         self.full = None;
         let Some(storer) = self.storer.take() else { return Ok(Vec::new()) };
