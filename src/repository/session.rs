@@ -149,14 +149,18 @@ impl<'a> Session<'a> {
 }
 
 impl Drop for Session<'_> {
-    /// Withdraws what was published but not confirmed; where that fails, the session stays, and the archive is shown as
-    /// unconfirmed.
+    /// Withdraws what was published but not confirmed. Where that fails, as on a full storage, the records are deleted and the session stays:
+    /// one that appears late, or cannot be deleted either, is then shown as unconfirmed.
     fn drop(&mut self) {
         if self.ended {
             return;
         }
         let published = self.published.lock().clone();
-        let withdrawn = published.into_iter().try_for_each(|archive| self.withdraw(archive));
+        let withdrawn = published.into_iter().try_for_each(|archive| {
+            self.withdraw(archive).inspect_err(|_| {
+                let _ = self.objects().delete(&record_name(archive));
+            })
+        });
         let ended = withdrawn.and_then(|()| self.objects().delete(&format!("sessions/{}", self.id)));
         if let Err(error) = ended {
             log::warn!("session {} could not be cleaned up: {}", self.id, super::archives::chain(&error));
