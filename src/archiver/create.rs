@@ -1,6 +1,8 @@
 //! Making an archive: the create side of the protocol, around the pipeline.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,7 +85,7 @@ pub fn create(
     if options.dry_run {
         let store = Store::new(repository, options, claimable_packs(repository.objects())?, None)?;
         let images = store_all(&store, &mut sources, stop, monitor)?;
-        let (members, warnings) = finish_sources(sources, &images)?;
+        let (members, warnings) = finish_sources(sources, &images, stop)?;
         let record = record(repository, options, started, SessionId([0; 16]), members, &store)?;
         return Ok(Created { id: None, record, warnings });
     }
@@ -150,7 +152,7 @@ fn passes(
             Err(error) => return Err(abandon(store.writers.take(), error)),
         };
         let stream = sources.iter().any(|(_, source)| matches!(source, Source::Stream(_)));
-        let (members, warnings) = finish_sources(std::mem::take(&mut sources), &images)?;
+        let (members, warnings) = finish_sources(std::mem::take(&mut sources), &images, stop)?;
         publish_packs(repository, &mut store)?;
         stop.check()?;
         let record = record(repository, options, started, session.id(), members, &store)?;
@@ -239,13 +241,18 @@ fn publish_packs(repository: &Repository, store: &mut Store<'_>) -> Result<()> {
 }
 
 /// Learns whether streams were whole and files stayed the same.
-fn finish_sources(sources: Vec<OpenSource>, images: &[StoredImage]) -> Result<(Vec<Member>, Vec<String>)> {
+fn finish_sources(
+    sources: Vec<OpenSource>,
+    images: &[StoredImage],
+    stop: &Stop,
+) -> Result<(Vec<Member>, Vec<String>)> {
     let mut warnings = Vec::new();
     let mut members = Vec::with_capacity(images.len());
     for ((name, source), image) in sources.into_iter().zip(images) {
         let mut path = source.path_bytes().to_vec();
         path.truncate(MAX_SOURCE_PATH);
-        let shown = String::from_utf8_lossy(&path).into_owned();
+        // Quoted and escaped: no name can drive a terminal.
+        let shown = format!("{:?}", OsStr::from_bytes(&path));
         members.push(Member {
             name,
             size: image.size,
@@ -268,7 +275,11 @@ fn finish_sources(sources: Vec<OpenSource>, images: &[StoredImage]) -> Result<(V
                     .push(format!("{shown} changed while it was read; the image may mix several moments"));
             }
             Source::Seekable(_) => {}
-            Source::Stream(stream) => stream.finish()?,
+            Source::Stream(stream) => {
+                let finished = stream.finish(&|| stop.is_raised());
+                stop.check()?;
+                finished?;
+            }
         }
     }
     Ok((members, warnings))
