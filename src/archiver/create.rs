@@ -26,7 +26,7 @@ use crate::image::Image;
 use crate::image::maps::Maps;
 use crate::repository::archives::{chain, list_archives, refresh_catalogue};
 use crate::repository::index::{Index, publish_segments};
-use crate::repository::packer::PackWriter;
+use crate::repository::packer::{PackWriter, discard};
 use crate::repository::session::{HEARTBEAT, Session, Unconfirmed, claimable_packs, host_name};
 use crate::repository::{self, Repository, now};
 use crate::source::{Source, SourceSpec};
@@ -69,7 +69,7 @@ pub struct Created {
 }
 
 /// Makes an archive. When this returns, it is durable and confirmed. After an error nothing is listed that was not
-/// before; packs that were stored are found again by the next create once an index names them.
+/// before, and packs that no index names are deleted again.
 ///
 /// # Errors
 /// [`Error`].
@@ -152,7 +152,10 @@ fn passes(
             Err(error) => return Err(abandon(store.writers.take(), error)),
         };
         let stream = sources.iter().any(|(_, source)| matches!(source, Source::Stream(_)));
-        let (members, warnings) = finish_sources(std::mem::take(&mut sources), &images, stop)?;
+        let (members, warnings) = match finish_sources(std::mem::take(&mut sources), &images, stop) {
+            Ok(finished) => finished,
+            Err(error) => return Err(abandon(store.writers.take(), error)),
+        };
         publish_packs(repository, &mut store)?;
         stop.check()?;
         let record = record(repository, options, started, session.id(), members, &store)?;
@@ -232,8 +235,21 @@ fn abandon(writers: Option<Writers>, error: Error) -> Error {
 /// Makes all packs durable, then publishes where their blobs lie.
 fn publish_packs(repository: &Repository, store: &mut Store<'_>) -> Result<()> {
     let Some(Writers { data, maps }) = store.writers.take() else { return Ok(()) };
-    let mut stored = data.finish()?;
-    stored.extend(maps.finish()?);
+    let mut stored = match data.finish() {
+        Ok(stored) => stored,
+        Err(error) => {
+            // Storing maps may have failed too; one reason is enough.
+            let _ = maps.abandon();
+            return Err(error.into());
+        }
+    };
+    match maps.finish() {
+        Ok(maps) => stored.extend(maps),
+        Err(error) => {
+            discard(repository.objects(), PackKind::Data, &stored);
+            return Err(error.into());
+        }
+    }
     let entries: Vec<_> = stored.iter().flat_map(|pack| pack.index_entries().collect::<Vec<_>>()).collect();
     publish_segments(repository.objects(), &entries)?;
     store.claimable.extend(stored.iter().map(|pack| pack.pack.id));
