@@ -23,6 +23,12 @@ impl Stop {
         self.0.clone()
     }
 
+    /// Whether a signal has come.
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
     /// Fails once a signal has come.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 pub mod archives;
 pub mod error;
+pub mod glob;
 pub mod index;
 pub mod known;
 pub mod objects;

@@ -97,8 +97,7 @@ pub enum Source {
 impl Source {
     /// Opens what `spec` names, for reading only.
     ///
-    /// A block device is claimed exclusively where that is possible ([`Source::in_use`] tells). A FIFO blocks until
-    /// it has a writer.
+    /// A block device is claimed exclusively where that is possible ([`Source::in_use`] tells).
     ///
     /// # Errors
     /// [`SourceError::Missing`], [`SourceError::Permission`], [`SourceError::NotAnImage`], [`SourceError::NoMedium`],

@@ -1,6 +1,8 @@
 //! Making an archive: the create side of the protocol, around the pipeline.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +26,7 @@ use crate::image::Image;
 use crate::image::maps::Maps;
 use crate::repository::archives::{chain, list_archives, refresh_catalogue};
 use crate::repository::index::{Index, publish_segments};
-use crate::repository::packer::PackWriter;
+use crate::repository::packer::{PackWriter, discard};
 use crate::repository::session::{HEARTBEAT, Session, Unconfirmed, claimable_packs, host_name};
 use crate::repository::{self, Repository, now};
 use crate::source::{Source, SourceSpec};
@@ -67,7 +69,7 @@ pub struct Created {
 }
 
 /// Makes an archive. When this returns, it is durable and confirmed. After an error nothing is listed that was not
-/// before; packs that were stored are found again by the next create once an index names them.
+/// before, and packs that no index names are deleted again.
 ///
 /// # Errors
 /// [`Error`].
@@ -83,7 +85,7 @@ pub fn create(
     if options.dry_run {
         let store = Store::new(repository, options, claimable_packs(repository.objects())?, None)?;
         let images = store_all(&store, &mut sources, stop, monitor)?;
-        let (members, warnings) = finish_sources(sources, &images)?;
+        let (members, warnings) = finish_sources(sources, &images, stop)?;
         let record = record(repository, options, started, SessionId([0; 16]), members, &store)?;
         return Ok(Created { id: None, record, warnings });
     }
@@ -154,7 +156,10 @@ fn passes(
             Err(error) => return Err(abandon(store.writers.take(), error)),
         };
         let stream = sources.iter().any(|(_, source)| matches!(source, Source::Stream(_)));
-        let (members, warnings) = finish_sources(std::mem::take(&mut sources), &images)?;
+        let (members, warnings) = match finish_sources(std::mem::take(&mut sources), &images, stop) {
+            Ok(finished) => finished,
+            Err(error) => return Err(abandon(store.writers.take(), error)),
+        };
         publish_packs(repository, &mut store)?;
         stop.check()?;
         let record = record(repository, options, started, session.id(), members, &store)?;
@@ -234,8 +239,21 @@ fn abandon(writers: Option<Writers>, error: Error) -> Error {
 /// Makes all packs durable, then publishes where their blobs lie.
 fn publish_packs(repository: &Repository, store: &mut Store<'_>) -> Result<()> {
     let Some(Writers { data, maps }) = store.writers.take() else { return Ok(()) };
-    let mut stored = data.finish()?;
-    stored.extend(maps.finish()?);
+    let mut stored = match data.finish() {
+        Ok(stored) => stored,
+        Err(error) => {
+            // Storing maps may have failed too; one reason is enough.
+            let _ = maps.abandon();
+            return Err(error.into());
+        }
+    };
+    match maps.finish() {
+        Ok(maps) => stored.extend(maps),
+        Err(error) => {
+            discard(repository.objects(), PackKind::Data, &stored);
+            return Err(error.into());
+        }
+    }
     let entries: Vec<_> = stored.iter().flat_map(|pack| pack.index_entries().collect::<Vec<_>>()).collect();
     publish_segments(repository.objects(), &entries)?;
     store.claimable.extend(stored.iter().map(|pack| pack.pack.id));
@@ -243,13 +261,18 @@ fn publish_packs(repository: &Repository, store: &mut Store<'_>) -> Result<()> {
 }
 
 /// Learns whether streams were whole and files stayed the same.
-fn finish_sources(sources: Vec<OpenSource>, images: &[StoredImage]) -> Result<(Vec<Member>, Vec<String>)> {
+fn finish_sources(
+    sources: Vec<OpenSource>,
+    images: &[StoredImage],
+    stop: &Stop,
+) -> Result<(Vec<Member>, Vec<String>)> {
     let mut warnings = Vec::new();
     let mut members = Vec::with_capacity(images.len());
     for ((name, source), image) in sources.into_iter().zip(images) {
         let mut path = source.path_bytes().to_vec();
         path.truncate(MAX_SOURCE_PATH);
-        let shown = String::from_utf8_lossy(&path).into_owned();
+        // Quoted and escaped: no name can drive a terminal.
+        let shown = format!("{:?}", OsStr::from_bytes(&path));
         members.push(Member {
             name,
             size: image.size,
@@ -272,7 +295,11 @@ fn finish_sources(sources: Vec<OpenSource>, images: &[StoredImage]) -> Result<(V
                     .push(format!("{shown} changed while it was read; the image may mix several moments"));
             }
             Source::Seekable(_) => {}
-            Source::Stream(stream) => stream.finish()?,
+            Source::Stream(stream) => {
+                let finished = stream.finish(&|| stop.is_raised());
+                stop.check()?;
+                finished?;
+            }
         }
     }
     Ok((members, warnings))

@@ -70,7 +70,7 @@ pub enum Error {
         reason: String,
     },
     /// The user or system asked to stop.
-    #[error("stopped by signal {signal}; nothing was left half-done")]
+    #[error("stopped by signal {signal}")]
     Stopped {
         /// Which signal.
         signal: i32,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, bounded};
 
@@ -26,16 +27,24 @@ pub fn extract(
 ) -> Result<()> {
     monitor.total(image.size);
     let (send, queue) = bounded::<Range<u64>>(workers() * 2);
+    // The first failure ends the work of all.
+    let failed = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let failed = &failed;
         let workers: Vec<_> = (0..workers())
             .map(|_| {
                 let queue: Receiver<Range<u64>> = queue.clone();
                 scope.spawn(move || {
                     let mut buffer = Vec::new();
                     for range in queue {
-                        stop.check()?;
-                        read_range(reader, image, &range, &mut buffer)?;
-                        target.write_at(range.start, &buffer)?;
+                        let done = stop
+                            .check()
+                            .and_then(|()| read_range(reader, image, &range, &mut buffer))
+                            .and_then(|()| target.write_at(range.start, &buffer));
+                        if done.is_err() || failed.load(Ordering::Relaxed) {
+                            failed.store(true, Ordering::Relaxed);
+                            return done;
+                        }
                         monitor.advanced(range.end - range.start, 0);
                     }
                     Ok(())
@@ -48,9 +57,9 @@ pub fn extract(
                 stop.check()?;
                 target.zero(range.start, range.end - range.start)?;
                 monitor.advanced(range.end - range.start, 0);
-                Ok(true)
+                Ok(!failed.load(Ordering::Relaxed))
             }
-            Run::Data(range) => Ok(send.send(range).is_ok()),
+            Run::Data(range) => Ok(!failed.load(Ordering::Relaxed) && send.send(range).is_ok()),
         });
         drop(send);
         let worked: Result<()> = workers.into_iter().try_for_each(|worker| {

@@ -78,7 +78,7 @@ pub(super) fn store_image(
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let (queue, results) = (queue.clone(), results.clone());
-            scope.spawn(move || work(store, seekable, span_shift, &queue, &results));
+            scope.spawn(move || work(store, seekable, span_shift, &queue, &results, stop));
         }
         drop((queue, results));
         let dispatcher = scope.spawn(move || match (seekable, stream) {
@@ -145,7 +145,8 @@ fn dispatch_stream(
     for span in 0.. {
         stop.check()?;
         let mut bytes = vec![0; 1 << span_shift];
-        let read = stream.read(&mut bytes);
+        let read = stream.read(&mut bytes, &|| stop.is_raised());
+        stop.check()?;
         let len = read.map_err(|source| Error::Stream { what: what.into(), offset: size, source })?;
         let whole = len == bytes.len();
         bytes.truncate(len);
@@ -171,11 +172,13 @@ fn work(
     span_shift: u8,
     queue: &Receiver<Job>,
     results: &Sender<Result<Done>>,
+    stop: &Stop,
 ) {
     let mut buffer = Vec::new();
     let mut scratch = Scratch::default();
     for job in queue {
-        let stored = store_span(store, source, span_shift, job, &mut buffer, &mut scratch);
+        let stored =
+            stop.check().and_then(|()| store_span(store, source, span_shift, job, &mut buffer, &mut scratch));
         let failed = stored.is_err();
         if results.send(stored).is_err() || failed {
             return;

@@ -61,8 +61,13 @@ impl Target {
 
     fn create_file(path: &Path, size: u64, force: bool) -> Result<Self> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file =
-            tempfile::Builder::new().prefix(".copal-").tempfile_in(folder).map_err(failed("create", path))?;
+        let made = tempfile::Builder::new().prefix(".copal-").tempfile_in(folder);
+        let file = made.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                refused(path, "cannot be made: its directory does not exist; make that first")
+            }
+            _ => failed("create", path)(error),
+        })?;
         file.as_file().set_len(size).map_err(failed("size", path))?;
         Ok(Self::File { file, path: path.to_owned(), force })
     }
@@ -92,6 +97,12 @@ impl Target {
             return Err(refused(path, &format!("holds {holds}; give --force to overwrite it")));
         }
         Ok(Self::Device { file, path: path.to_owned() })
+    }
+
+    /// Whether what it held is gone once writing has begun.
+    #[must_use]
+    pub fn is_device(&self) -> bool {
+        matches!(self, Self::Device { .. })
     }
 
     fn file(&self) -> (&File, &Path) {

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::archiver;
+use crate::repository;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,15 +46,31 @@ pub(super) fn report(error: &anyhow::Error) -> Exit {
         }
     }
     super::logger::line(&format!("copal: {text}"));
+    if let Some(advice) = advice(error) {
+        super::logger::line(&format!("copal: {advice}"));
+    }
     match error.downcast_ref::<archiver::Error>() {
         Some(archiver::Error::Stopped { signal }) => Exit::Signal(*signal),
-        Some(error) if error.is_full() => {
-            super::logger::line(
-                "copal: no space is left: free some, or use another disk; what was there before is whole",
-            );
-            Exit::Failed
-        }
         _ => Exit::Failed,
+    }
+}
+
+/// What to do about an error of the system, where that is not said already.
+fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>())?.kind();
+    let in_repository = error.downcast_ref::<repository::Error>().is_some()
+        || matches!(error.downcast_ref(), Some(archiver::Error::Repository(_) | archiver::Error::Image(_)));
+    match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some("no space is left: free some, or use another disk; what was there before is whole")
+        }
+        io::ErrorKind::ReadOnlyFilesystem if in_repository => Some(
+            "the repository's disk is mounted read-only: mount it read-write to back up to it; list, info, extract and mount work as it is",
+        ),
+        io::ErrorKind::PermissionDenied if in_repository => {
+            Some("run this as the user who owns the repository, or as root")
+        }
+        _ => None,
     }
 }
 

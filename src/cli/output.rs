@@ -6,10 +6,8 @@ use serde::Serialize;
 
 /// Writes one JSON document.
 pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, value)?;
-    writeln!(out)?;
-    Ok(out.flush()?)
+    // Whole before it is written: serde_json hides what went wrong with a writer.
+    lines([serde_json::to_string_pretty(value)?])
 }
 
 /// Writes lines.

@@ -77,14 +77,24 @@ impl SecretArgs {
             first_line(file).with_context(|| format!("cannot read passphrase file {}", path.display()))?
         } else if let Some(number) = std::env::var_os("COPAL_PASSPHRASE_FD") {
             from_descriptor(&number.to_string_lossy())?
-        } else if let Ok(passphrase) = std::env::var("COPAL_PASSPHRASE") {
-            Zeroizing::new(passphrase)
-        } else if let Ok(command) = std::env::var("COPAL_PASSCOMMAND") {
+        } else if let Some(passphrase) = variable("COPAL_PASSPHRASE")? {
+            passphrase
+        } else if let Some(command) = variable("COPAL_PASSCOMMAND")? {
             from_command(&command)?
         } else {
             return Ok(None);
         };
         Ok(Some(Secret::Passphrase(passphrase)))
+    }
+}
+
+/// The value of a variable, which must be text.
+fn variable(name: &str) -> anyhow::Result<Option<Zeroizing<String>>> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(Zeroizing::new(value))),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        // The error would show the value.
+        Err(std::env::VarError::NotUnicode(_)) => bail!("{name} is not text in UTF-8"),
     }
 }
 

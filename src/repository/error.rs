@@ -33,6 +33,17 @@ pub enum Error {
         /// Where it was looked for.
         storage: String,
     },
+    /// No copy of the config is whole.
+    #[error(
+        "the config of the repository in {storage} is damaged, and there is no whole second copy: restore the file 'config' from a copy of the repository"
+    )]
+    DamagedConfig {
+        /// Where it is.
+        storage: String,
+        /// How the better of its copies is damaged.
+        #[source]
+        source: FormatError,
+    },
     /// A repository cannot be made here.
     #[error("{path} is not empty; give a new or empty directory")]
     NotEmpty {

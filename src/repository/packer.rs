@@ -21,6 +21,7 @@ use crate::id::{BlobId, PackId};
 
 /// Full packs that wait for the storage: with the open one and the one being stored, three are in memory.
 const WAITING_PACKS: usize = 1;
+const STORER_PANICKED: Error = Error::Panicked { what: "the thread that stores packs" };
 
 /// A pack under construction.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ pub struct PackWriter {
     objects: Objects,
     open: Mutex<Option<OpenPack>>,
     full: Option<Sender<OpenPack>>,
-    storer: Option<JoinHandle<Result<Vec<StoredPack>>>>,
+    storer: Option<JoinHandle<(Vec<StoredPack>, Result<()>)>>,
 }
 
 /// A pack that is durable.
@@ -116,35 +117,40 @@ impl PackWriter {
 
     fn send(&self, open: Option<OpenPack>) -> Result<()> {
         let (Some(open), Some(full)) = (open, &self.full) else { return Ok(()) };
-        full.send(open).map_err(|_| Error::Panicked { what: "the thread that stores packs" })
+        full.send(open).map_err(|_| STORER_PANICKED)
     }
 
     /// Stores what is left and waits until every pack is durable.
     ///
     /// # Errors
-    /// The first error of storing.
+    /// The first error of storing; what was stored is deleted then, as by [`Self::abandon`].
     pub fn finish(mut self) -> Result<Vec<StoredPack>> {
         let last = self.open.lock().take();
         let sent = self.send(last);
-        let stored = self.end();
-        match (stored, sent) {
-            (Ok(stored), Ok(())) => Ok(stored),
-            (Err(error), _) | (_, Err(error)) => Err(error),
+        let (stored, result) = self.end();
+        match result.and(sent) {
+            Ok(()) => Ok(stored),
+            Err(error) => {
+                discard(&self.objects, self.kind, &stored);
+                Err(error)
+            }
         }
     }
 
-    /// Drops what is not stored yet and ends the thread.
+    /// Drops what is not stored yet, ends the thread, and deletes what was stored.
     ///
     /// # Errors
     /// The first error of storing.
     pub fn abandon(mut self) -> Result<()> {
-        self.end().map(drop)
+        let (stored, result) = self.end();
+        discard(&self.objects, self.kind, &stored);
+        result
     }
 
-    fn end(&mut self) -> Result<Vec<StoredPack>> {
+    fn end(&mut self) -> (Vec<StoredPack>, Result<()>) {
         self.full = None;
-        let Some(storer) = self.storer.take() else { return Ok(Vec::new()) };
-        storer.join().unwrap_or(Err(Error::Panicked { what: "the thread that stores packs" }))
+        let Some(storer) = self.storer.take() else { return (Vec::new(), Ok(())) };
+        storer.join().unwrap_or((Vec::new(), Err(STORER_PANICKED)))
     }
 }
 
@@ -155,13 +161,39 @@ impl Drop for PackWriter {
     }
 }
 
-fn store_all(kind: PackKind, objects: &Objects, waiting: &Receiver<OpenPack>) -> Result<Vec<StoredPack>> {
+/// Deletes packs that no index names: nobody else uses them, and they would only take up space. One that cannot be deleted is logged.
+pub fn discard(objects: &Objects, kind: PackKind, stored: &[StoredPack]) {
+    for pack in stored {
+        if let Err(error) = objects.delete(pack_name(kind, pack.pack.id).as_str()) {
+            log::warn!("a pack that nothing needs could not be deleted: {}", super::archives::chain(&error));
+        }
+    }
+}
+
+/// What was stored, and what ended that.
+fn store_all(
+    kind: PackKind,
+    objects: &Objects,
+    waiting: &Receiver<OpenPack>,
+) -> (Vec<StoredPack>, Result<()>) {
     let mut stored = Vec::new();
     for open in waiting {
-        let OpenPack { pack, header, bytes, entries } = open;
-        let trailer = pack::trailer(objects.keyring(), &header, &entries, bytes.len())?;
-        objects.put_bytes(&pack_name(kind, pack.id), &[&bytes, &trailer])?;
-        stored.push(StoredPack { pack, len: (bytes.len() + trailer.len()) as u64, entries });
+        match store(kind, objects, open) {
+            Ok(pack) => stored.push(pack),
+            Err(error) => return (stored, Err(error)),
+        }
     }
-    Ok(stored)
+    (stored, Ok(()))
+}
+
+fn store(kind: PackKind, objects: &Objects, open: OpenPack) -> Result<StoredPack> {
+    let OpenPack { pack, header, bytes, entries } = open;
+    let trailer = pack::trailer(objects.keyring(), &header, &entries, bytes.len())?;
+    let name = pack_name(kind, pack.id);
+    if let Err(error) = objects.put_bytes(&name, &[&bytes, &trailer]) {
+        // One of two copies may be there. If it cannot be deleted, the first error is the one that matters.
+        let _ = objects.delete(name.as_str());
+        return Err(error);
+    }
+    Ok(StoredPack { pack, len: (bytes.len() + trailer.len()) as u64, entries })
 }

@@ -1,12 +1,12 @@
 //! References to archives: `web01`, `web01~1`, `web01@2026-11-20`, `#a1b2c3`, `web*`.
 
-use globset::GlobBuilder;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use unicode_normalization::UnicodeNormalization;
 
 use super::archives::Archive;
 use super::error::{Error, Result};
+use super::glob::Glob;
 
 /// How an archive is named on a command line. Matching is done after NFC normalisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,11 +91,11 @@ impl Reference {
                 archives.iter().filter(|a| a.id().to_string().starts_with(prefix)).collect()
             }
             Select::Glob(glob) => {
-                let matcher = GlobBuilder::new(glob).backslash_escape(false).build().map_err(|error| {
-                    Error::BadReference { reference: self.text.clone(), reason: error.kind().to_string() }
+                let glob = Glob::parse(glob).ok_or_else(|| Error::BadReference {
+                    reference: self.text.clone(),
+                    reason: "a '[' is not closed by a ']'".into(),
                 })?;
-                let matcher = matcher.compile_matcher();
-                archives.iter().filter(|archive| matcher.is_match(archive.name.as_str())).collect()
+                archives.iter().filter(|archive| glob.matches(archive.name.as_str())).collect()
             }
         };
         if found.is_empty() { Err(self.unknown()) } else { Ok(found) }
@@ -130,27 +130,41 @@ impl Reference {
     }
 }
 
-/// Reads a moment in UTC: `2026-11-20` (the end of that day), `2026-11-20T03:00[:00]`, `20261120T030000Z`, or RFC 3339 with an offset.
+/// Reads the last moment that is meant by a time in UTC: `2026-11-20` (that day), `2026-11-20T03:00[:00]` or `20261120T030000Z` (that
+/// second, as times are shown without its fraction), or RFC 3339 with an offset.
 ///
 /// # Errors
 /// What the text should have looked like.
 pub fn parse_time(text: &str) -> std::result::Result<i64, String> {
+    let first = parse_moment(text)?;
+    let meant = match () {
+        () if text.contains('.') => 0,
+        () if is_date(text) => 86_400_000_000_000 - 1,
+        () => 1_000_000_000 - 1,
+    };
+    Ok(first.saturating_add(meant))
+}
+
+/// Reads the first moment that is meant by a time, in the forms of [`parse_time`].
+///
+/// # Errors
+/// What the text should have looked like.
+pub fn parse_moment(text: &str) -> std::result::Result<i64, String> {
     let nanoseconds = |time: jiff::Timestamp| i64::try_from(time.as_nanosecond()).ok();
     let civil =
         |time: DateTime| time.to_zoned(TimeZone::UTC).ok().and_then(|zoned| nanoseconds(zoned.timestamp()));
-    let whole_day = || {
-        let date: Date = (!text.contains(['T', ' '])).then(|| text.parse().ok()).flatten()?;
-        civil(date.at(23, 59, 59, 999_999_999))
-    };
-    let compact =
-        || DateTime::strptime("%Y%m%dT%H%M%SZ", text).ok().and_then(|time| Some(civil(time)? + 999_999_999));
-    let time = whole_day()
-        .or_else(compact)
+    let compact = || civil(DateTime::strptime("%Y%m%dT%H%M%SZ", text).ok()?);
+    let time = compact()
         .or_else(|| text.parse::<jiff::Timestamp>().ok().and_then(nanoseconds))
         .or_else(|| text.parse::<DateTime>().ok().and_then(civil));
     time.ok_or_else(|| {
         format!("{text:?} is no time; write 2026-11-20, 2026-11-20T03:00 or 20261120T030000Z (UTC)")
     })
+}
+
+/// Whether this is a day without a time.
+fn is_date(text: &str) -> bool {
+    !text.contains(['T', 't', ' ']) && text.parse::<Date>().is_ok()
 }
 
 /// A moment as it stands in file names: `20261120T030000Z`, without a colon, which some tools take for a protocol.
@@ -170,7 +184,7 @@ mod tests {
     fn archive(name: &str, id: u8, time: &str) -> Archive {
         let mut record = crate::format::record::tests::sample();
         record.name = ArchiveName::new(name).unwrap();
-        record.time = parse_time(time).unwrap();
+        record.time = parse_moment(time).unwrap();
         Archive {
             entry: CatalogueEntry::of(ArchiveId([id; 16]), &record),
             name: record.name.clone(),
@@ -227,8 +241,23 @@ mod tests {
     }
 
     #[test]
+    fn a_time_as_it_is_shown_finds_its_archive() {
+        let mut archives = archives();
+        archives[1].entry.time += 123_456_789;
+        let find = |text: &str| Reference::parse(text).unwrap().resolve(&archives).unwrap().id().0[0];
+        for shown in
+            ["2026-11-19 03:00:00Z", "20261119T030000Z", "2026-11-19T03:00:00.123456789Z", "2026-11-19"]
+        {
+            assert_eq!(find(&format!("web01@{shown}")), 0xa2, "{shown}");
+        }
+        assert_eq!(find("web01@2026-11-19T03:00:00.1Z"), 0xa1);
+        assert_eq!(parse_moment("2026-11-19"), parse_moment("20261119T000000Z"));
+        assert_eq!(parse_moment("2026-11-19T01:00:00+01:00"), parse_moment("2026-11-19"));
+    }
+
+    #[test]
     fn times_in_file_names_have_no_colon() {
-        assert_eq!(format_time(parse_time("2026-11-20T03:00").unwrap()), "20261120T030000Z");
+        assert_eq!(format_time(parse_moment("2026-11-20T03:00").unwrap()), "20261120T030000Z");
         assert_eq!(format_time(i64::MAX), "22620411T234716Z");
     }
 }

@@ -51,8 +51,13 @@ impl<'a> Session<'a> {
             what: what.chars().take(500).collect(),
         };
         let id = SessionId::random();
-        let session = Self { repository, id, object, published: Mutex::default(), ended: false };
-        session.write()?;
+        let mut session = Self { repository, id, object, published: Mutex::default(), ended: false };
+        if let Err(error) = session.write() {
+            // One of two copies may be there. On read-only media there is nothing to remove, and nothing to say about it.
+            let _ = session.objects().delete(&format!("sessions/{id}"));
+            session.ended = true;
+            return Err(error);
+        }
         Ok(session)
     }
 

@@ -122,10 +122,16 @@ impl Locked {
                     log::warn!("{}; read from its second copy", super::archives::chain(&error));
                     config
                 }
-                Err(_) if error.is_missing() => {
+                Err(second) if error.is_missing() && second.is_missing() => {
                     return Err(Error::NoRepository { storage: storage.describe() });
                 }
-                Err(_) => return Err(error),
+                Err(second) => {
+                    let error = if error.is_missing() { second } else { error };
+                    return Err(match error {
+                        Error::Format(source) => Error::DamagedConfig { storage: storage.describe(), source },
+                        error => error,
+                    });
+                }
             },
         };
         Ok(Self { storage, config })
@@ -195,16 +201,23 @@ impl Locked {
     }
 
     fn read_slot(&self, name: &Name) -> Option<Slot> {
-        for copy in [name.clone(), mirror_name(name)] {
-            let bytes = self.storage.read(&copy, MAX_SLOT);
-            match bytes
-                .map_err(|error| error.to_string())
-                .and_then(|bytes| Slot::from_bytes(&bytes).map_err(|error| error.to_string()))
-            {
-                Ok(slot) => return Some(slot),
-                Err(error) => log::warn!("key slot {copy} cannot be used: {error}"),
+        let copy = |copy: &Name| {
+            let bytes = self.storage.read(copy, MAX_SLOT).map_err(|error| error.to_string())?;
+            Slot::from_bytes(&bytes).map_err(|error| error.to_string())
+        };
+        let error = match copy(name) {
+            Ok(slot) => return Some(slot),
+            Err(error) => error,
+        };
+        match copy(&mirror_name(name)) {
+            Ok(slot) => {
+                log::warn!("key slot {name}: {error}; read from its second copy");
+                Some(slot)
+            }
+            Err(_) => {
+                log::warn!("key slot {name} cannot be used: {error}");
+                None
             }
         }
-        None
     }
 }

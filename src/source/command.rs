@@ -11,9 +11,15 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use super::SourceError;
+
+/// How often a wait for the command's end looks.
+const LOOK: Duration = Duration::from_millis(20);
+/// The repository's secrets are no business of a command that only reads a disk.
+const SECRETS: [&str; 3] = ["COPAL_PASSPHRASE", "COPAL_PASSCOMMAND", "COPAL_PASSPHRASE_FD"];
 
 /// A command that was started and not yet reaped.
 #[derive(Debug)]
@@ -26,12 +32,12 @@ pub(super) struct Running {
 impl Running {
     /// Starts `program`; returns it and the read end of its standard output.
     pub(super) fn start(program: &OsStr, args: &[OsString]) -> Result<(Self, File), SourceError> {
-        let spawned = Command::new(program)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn();
+        let mut command = Command::new(program);
+        for name in SECRETS {
+            command.env_remove(name);
+        }
+        let spawned =
+            command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
         let child = spawned.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => SourceError::CommandMissing { program: program.to_owned() },
             _ => SourceError::CommandStart { program: program.to_owned(), source },
@@ -41,9 +47,9 @@ impl Running {
         Ok((running, File::from(OwnedFd::from(output))))
     }
 
-    /// Waits until the command has exited, and checks that it did so with status 0.
-    pub(super) fn wait(mut self) -> Result<(), SourceError> {
-        let waited = self.child.wait();
+    /// Waits until the command has exited, and checks that it did so with status 0. Kills it once `stopped` says so.
+    pub(super) fn wait(mut self, stopped: &dyn Fn() -> bool) -> Result<(), SourceError> {
+        let waited = self.wait_or_kill(stopped);
         let program = self.program.clone();
         let status = waited.map_err(|source| SourceError::CommandStart { program, source })?;
         self.reaped = true;
@@ -51,6 +57,19 @@ impl Running {
             return Err(SourceError::CommandFailed { program: self.program.clone(), status });
         }
         Ok(())
+    }
+
+    fn wait_or_kill(&mut self, stopped: &dyn Fn() -> bool) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if stopped() {
+                self.child.kill()?;
+                return self.child.wait();
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sources that are read once, from front to back: standard input, a FIFO, a command's output.
 //!
 //! Invariants: the end, once seen, stays the end (a FIFO could get another writer); the read end of a command's
-//! pipe is closed before the command is waited for, so that waiting cannot deadlock.
+//! pipe is closed before the command is waited for, so that waiting cannot deadlock; no wait outlasts a wish to stop.
 //!
 //! It keeps nothing of what was read, so a stream cannot be read again.
 
@@ -9,11 +9,18 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::command::Running;
 use super::{SourceError, SourceKind, not_an_image};
+
+/// How often a wait for bytes looks whether it should stop: 0.1 s, which nobody waits for in vain.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// A source without a length.
 ///
@@ -43,10 +50,11 @@ impl Stream {
         Ok(Self::new(pipe, None, SourceKind::Stdin, Vec::new()))
     }
 
-    /// A FIFO; blocks until it has a writer.
+    /// A FIFO. Opening does not wait for a writer; reading does.
     pub(super) fn fifo(path: &Path) -> Result<Self, SourceError> {
         let error = |source| SourceError::opening(path, source);
-        let pipe = File::open(path).map_err(error)?;
+        let at_once = OFlags::NONBLOCK.bits().cast_signed();
+        let pipe = File::options().read(true).custom_flags(at_once).open(path).map_err(error)?;
         let found = pipe.metadata().map_err(error)?.file_type();
         if !found.is_fifo() {
             // It was replaced since its type was looked up.
@@ -65,32 +73,50 @@ impl Stream {
     /// Fills as much of `buf` as the stream still has; returns the count in bytes.
     ///
     /// Less than `buf.len()` means that the end was reached. The end alone does not mean that the stream was whole:
-    /// see [`Self::finish`].
+    /// see [`Self::finish`]. While it waits, it asks `stopped` again and again.
     ///
     /// # Errors
-    /// The system's. Bytes may have been lost; the stream is of no use any more.
-    pub fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+    /// `Interrupted` if it was stopped, or the system's. Bytes may have been lost; the stream is of no use any more.
+    pub fn read(&mut self, buf: &mut [u8], stopped: &dyn Fn() -> bool) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buf.len() && !self.ended {
+            // Also before the first read of a FIFO: without a writer it would seem to have ended.
+            self.wait(stopped)?;
             match self.pipe.read(&mut buf[filled..]) {
                 Ok(0) => self.ended = true,
                 Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(filled)
     }
 
-    /// Ends reading. Waits for a command to exit; closing its output first makes one that still writes stop.
+    /// Waits until there is something to read, or the end.
+    fn wait(&self, stopped: &dyn Fn() -> bool) -> io::Result<()> {
+        loop {
+            if stopped() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            match poll(&mut [PollFd::new(&self.pipe, PollFlags::IN)], Some(&LOOK)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Ends reading. Waits for a command to exit; closing its output first makes one that still writes stop. If `stopped` says so, it is
+    /// killed.
     ///
     /// # Errors
     /// [`SourceError::CommandFailed`] if the command exited with another status than 0 or by a signal: what was
     /// read is not a whole image.
-    pub fn finish(self) -> Result<(), SourceError> {
+    pub fn finish(self, stopped: &dyn Fn() -> bool) -> Result<(), SourceError> {
         let Self { pipe, command, .. } = self;
         drop(pipe);
-        command.map_or(Ok(()), Running::wait)
+        command.map_or(Ok(()), |command| command.wait(stopped))
     }
 
     /// Standard input, a FIFO or a command.

@@ -3,9 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde_json::json;
 
+use crate::archiver::Error;
 use crate::archiver::create::{CreateOptions, Created, create};
 use crate::cli::args::CreateArgs;
 use crate::cli::location::Location;
@@ -15,7 +16,7 @@ use crate::cli::repository::Opened;
 use crate::cli::signals;
 use crate::format::limits::{MAX_COMMENT, MAX_MEMBERS, MAX_NAME, MAX_TAGS};
 use crate::format::name::ArchiveName;
-use crate::repository::reference::parse_time;
+use crate::repository::reference::parse_moment;
 use crate::source::{SourceSpec, default_member_name};
 
 pub(in crate::cli) fn run(args: &CreateArgs) -> anyhow::Result<()> {
@@ -27,7 +28,10 @@ pub(in crate::cli) fn run(args: &CreateArgs) -> anyhow::Result<()> {
     let progress = Progress::new(true, args.json);
     let created = create(&opened.repository, &options, &stop, &progress);
     progress.clear();
-    let created = created?;
+    let created = created.map_err(|error| match error {
+        Error::Stopped { .. } => anyhow!(error).context("no archive was made"),
+        error => error.into(),
+    })?;
     created.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     if created.id.is_some() {
         opened.remember()?;
@@ -42,7 +46,7 @@ fn options(args: &CreateArgs, name: ArchiveName) -> anyhow::Result<CreateOptions
     if args.tags.len() > MAX_TAGS {
         bail!("{} tags are too many, {MAX_TAGS} are allowed", args.tags.len());
     }
-    let time = args.timestamp.as_deref().map(parse_time).transpose().map_err(anyhow::Error::msg)?;
+    let time = args.timestamp.as_deref().map(parse_moment).transpose().map_err(anyhow::Error::msg)?;
     Ok(CreateOptions {
         name,
         members: members(args)?,

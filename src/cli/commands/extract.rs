@@ -4,9 +4,11 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use unicode_normalization::UnicodeNormalization;
 
 use crate::archiver::extract::{extract, extract_to_stream};
 use crate::archiver::target::Target;
+use crate::archiver::{Error, Stop};
 use crate::cli::args::ExtractArgs;
 use crate::cli::location::Location;
 use crate::cli::progress::Progress;
@@ -27,30 +29,19 @@ pub(in crate::cli) fn run(args: &ExtractArgs) -> anyhow::Result<()> {
     let archive = reference.resolve(&opened.archives)?;
     let record = opened.repository.record(archive.id())?;
     let reader = ImageReader::new(opened.repository.clone(), CACHE);
+    // Before any temporary file is made, so that a signal does not leave it behind.
+    let extraction = Extraction { reader: &reader, force: args.force, stop: signals::stop()? };
     match (chosen(args, &record)?, &args.target) {
-        (Some(member), None) => to_stdout(&reader, member),
+        (Some(member), None) => extraction.to_stdout(member),
         (Some(member), Some(target)) => {
             let into_directory = target.is_dir();
             let path = if into_directory { target.join(member.name.as_str()) } else { target.clone() };
-            to_target(args, &reader, member, &path)
+            extraction.to_target(member, &path)
         }
         (None, None) => {
             bail!("the archive has several members; choose one with --member: {}", names(&record))
         }
-        (None, Some(directory)) => {
-            if !directory.is_dir() {
-                std::fs::create_dir(directory).with_context(|| {
-                    format!(
-                        "the archive has several members ({}): the target must be a directory, or choose one with --member; cannot make {}",
-                        names(&record),
-                        directory.display()
-                    )
-                })?;
-            }
-            record.members.iter().try_for_each(|member| {
-                to_target(args, &reader, member, &directory.join(member.name.as_str()))
-            })
-        }
+        (None, Some(directory)) => extraction.all(&record, directory),
     }
 }
 
@@ -60,7 +51,8 @@ fn chosen<'a>(args: &ExtractArgs, record: &'a ArchiveRecord) -> anyhow::Result<O
         (None, [only]) => Ok(Some(only)),
         (None, _) => Ok(None),
         (Some(name), members) => {
-            let found = members.iter().find(|member| member.name.as_str() == name);
+            let normal: String = name.nfc().collect();
+            let found = members.iter().find(|member| member.name.as_str() == normal);
             found
                 .map(Some)
                 .with_context(|| format!("the archive has no member {name:?}; it has: {}", names(record)))
@@ -72,20 +64,67 @@ fn names(record: &ArchiveRecord) -> String {
     record.members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-fn to_stdout(reader: &ImageReader, member: &Member) -> anyhow::Result<()> {
-    let image = Image::of(member, reader.repository().config().span_shift);
-    let progress = Progress::new(false, false);
-    let done = extract_to_stream(reader, &image, io::stdout().lock(), &signals::stop()?, &progress);
-    progress.clear();
-    Ok(done?)
+/// How members are restored.
+struct Extraction<'a> {
+    reader: &'a ImageReader,
+    force: bool,
+    stop: Stop,
 }
 
-fn to_target(args: &ExtractArgs, reader: &ImageReader, member: &Member, path: &Path) -> anyhow::Result<()> {
-    let image = Image::of(member, reader.repository().config().span_shift);
-    let target = Target::open(path, image.size, args.force)?;
-    let progress = Progress::new(false, false);
-    let done = extract(reader, &image, &target, &signals::stop()?, &progress);
-    progress.clear();
-    done?;
-    Ok(target.finish()?)
+impl Extraction<'_> {
+    fn image(&self, member: &Member) -> Image {
+        Image::of(member, self.reader.repository().config().span_shift)
+    }
+
+    fn to_stdout(&self, member: &Member) -> anyhow::Result<()> {
+        let progress = Progress::new(false, false);
+        let out = io::stdout().lock();
+        let done = extract_to_stream(self.reader, &self.image(member), out, &self.stop, &progress);
+        progress.clear();
+        done.map_err(|error| told(error, "the image that was written to standard output is not whole"))
+    }
+
+    fn to_target(&self, member: &Member, path: &Path) -> anyhow::Result<()> {
+        let image = self.image(member);
+        let target = Target::open(path, image.size, self.force)?;
+        let device = target.is_device();
+        let progress = Progress::new(false, false);
+        let done = extract(self.reader, &image, &target, &self.stop, &progress);
+        progress.clear();
+        done.and_then(|()| target.finish()).map_err(|error| {
+            let left = if device { "holds a part of the image now: extract again" } else { "was not made" };
+            told(error, &format!("{} {left}", path.display()))
+        })
+    }
+
+    /// Restores all members into a directory, which is made if it is not there.
+    fn all(&self, record: &ArchiveRecord, directory: &Path) -> anyhow::Result<()> {
+        let made = !directory.is_dir();
+        if made {
+            std::fs::create_dir(directory).with_context(|| {
+                format!(
+                    "the archive has several members ({}): the target must be a directory, or choose one with --member; cannot make {}",
+                    names(record),
+                    directory.display()
+                )
+            })?;
+        }
+        let path = |member: &Member| directory.join(member.name.as_str());
+        // All refusals before the first member is restored.
+        let taken = record.members.iter().map(path).find(|path| path.symlink_metadata().is_ok());
+        if let Some(taken) = taken.filter(|_| !self.force) {
+            bail!("{} exists; give another directory, or --force to replace it", taken.display());
+        }
+        let restored = record.members.iter().try_for_each(|member| self.to_target(member, &path(member)));
+        if made && restored.is_err() {
+            // Stays if it holds members that are whole.
+            let _ = std::fs::remove_dir(directory);
+        }
+        restored
+    }
+}
+
+/// A failure that went on for a while, and what it leaves. A reader of standard output that went away is told nothing.
+fn told(error: Error, left: &str) -> anyhow::Error {
+    anyhow::Error::from(error).context(left.to_owned())
 }

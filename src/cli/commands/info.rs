@@ -85,7 +85,12 @@ fn archive(args: &ListArgs, opened: &Opened, archive: &Archive) -> anyhow::Resul
     let mut lines = vec![
         format!("Archive      {} #{}", archive.name, archive.id()),
         format!("Time         {}", time(record.time)),
-        format!("Took         {:.1} s on {} as {}", seconds(&record), record.host, record.user),
+        format!(
+            "Took         {:.1} s on {} as {}",
+            seconds(&record),
+            escaped(record.host.as_bytes()),
+            escaped(record.user.as_bytes())
+        ),
         format!("Size         {}, of which {} in data", size(record.size()), size(archive.data())),
         format!(
             "Stored       {} in {} chunks (shared with other archives)",
@@ -198,7 +203,7 @@ fn member_lines(member: &Member, table: Option<&Table>) -> Vec<String> {
     let mut lines = vec![
         String::new(),
         format!("Member       {}: {}, {} in data", member.name, size(member.size), size(member.data)),
-        format!("Source       {} {}", member.source.kind, escaped(&member.source.path)),
+        format!("Source       {} {}", escaped(member.source.kind.as_bytes()), escaped(&member.source.path)),
     ];
     if member.logical_sector > 0 {
         lines.push(format!(

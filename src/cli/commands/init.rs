@@ -13,6 +13,8 @@ use crate::storage::local::LocalStorage;
 
 pub(in crate::cli) fn run(args: &InitArgs) -> anyhow::Result<()> {
     let path = Location::parse(args.location.as_deref())?.repository_only()?;
+    // Before anybody types a passphrase for nothing.
+    check_place(&path)?;
     let secret = match args.encryption {
         Encryption::None if args.secrets.is_given() => {
             bail!("a secret was given together with --encryption none: take one of them away");
@@ -21,15 +23,10 @@ pub(in crate::cli) fn run(args: &InitArgs) -> anyhow::Result<()> {
         Encryption::Passphrase if args.secrets.key_file.is_some() => {
             bail!("a key file was given; ask for --encryption keyfile");
         }
-        Encryption::Passphrase => {
-            // Before anybody types a passphrase for nothing.
-            check_empty(&path)?;
-            Some(args.secrets.get_new(&path)?)
-        }
+        Encryption::Passphrase => Some(args.secrets.get_new(&path)?),
         Encryption::Keyfile => {
             let file =
                 args.secrets.key_file.as_deref().context("--encryption keyfile needs --key-file FILE")?;
-            check_empty(&path)?;
             if secret::make_key_file(file)? {
                 output::lines([format!("Made key file {}.", file.display())])?;
             }
@@ -38,23 +35,39 @@ pub(in crate::cli) fn run(args: &InitArgs) -> anyhow::Result<()> {
     };
     let storage = LocalStorage::create(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::DirectoryNotEmpty => not_empty(&path),
-        std::io::ErrorKind::NotFound => {
-            anyhow!("cannot make {}: the directory above it does not exist; make that first", path.display())
-        }
+        std::io::ErrorKind::NotFound => no_parent(&path),
+        std::io::ErrorKind::NotADirectory => anyhow!("{} is not a directory", path.display()),
         _ => anyhow!(error).context(format!("cannot make {}", path.display())),
     })?;
     let options =
         InitOptions { secret, chunker: args.chunker, mirror: !args.no_mirror, ..InitOptions::default() };
-    let made = init(Arc::new(storage), &options)?;
+    let made = init(Arc::new(storage), &options).with_context(|| {
+        format!("the repository in {} is not finished: remove that directory, then try again", path.display())
+    })?;
     repository::remember_new(&path, &made);
     output::lines(what_to_keep(args, &path, &made.id().to_string()))
 }
 
-fn check_empty(path: &Path) -> anyhow::Result<()> {
+/// Refuses a place where no repository can be made.
+fn check_place(path: &Path) -> anyhow::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_dir() => bail!("{} is not a directory", path.display()),
+        Ok(_) => {}
+        Err(_) => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            if parent.is_some_and(|parent| !parent.is_dir()) {
+                return Err(no_parent(path));
+            }
+        }
+    }
     let used = std::fs::read_dir(path).is_ok_and(|mut entries| {
         entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found"))
     });
     if used { Err(not_empty(path)) } else { Ok(()) }
+}
+
+fn no_parent(path: &Path) -> anyhow::Error {
+    anyhow!("cannot make {}: the directory above it does not exist; make that first", path.display())
 }
 
 fn not_empty(path: &Path) -> anyhow::Error {

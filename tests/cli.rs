@@ -1,0 +1,23 @@
+//! The program as its users meet it: every command, what it prints, how it ends, and what it leaves behind.
+//!
+//! What needs a mount is in `fuse-tests`. What needs root skips itself loudly elsewhere, and fails where `COPAL_TESTS_MUST_RUN` is set.
+
+mod cli {
+    mod create;
+    mod damage;
+    mod devices;
+    mod extract;
+    mod full;
+    mod info;
+    mod init;
+    mod list;
+    mod memory;
+    mod mount;
+    mod names;
+    mod secrets;
+    mod signals;
+    mod sources;
+    mod support;
+    mod terminal;
+    mod unwritable;
+}
