@@ -317,7 +317,8 @@ fn record(
     // Not what an earlier pass published, which is about to be withdrawn.
     let mut others = archives.iter().rev().filter(|archive| archive.entry.session != session);
     let previous = others.find(|archive| archive.name == options.name);
-    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default();
+    let named = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let user = named.unwrap_or_else(|| format!("uid {}", rustix::process::geteuid().as_raw()));
     let record = ArchiveRecord {
         name: options.name.clone(),
         time: options.time.unwrap_or(started),

@@ -92,6 +92,9 @@ pub(super) struct InitArgs {
     /// Store small objects once only, where the storage is redundant itself
     #[arg(long)]
     pub(super) no_mirror: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(super) json: bool,
     #[command(flatten)]
     pub(super) secrets: SecretArgs,
 }
@@ -161,6 +164,9 @@ pub(super) struct ExtractArgs {
     /// Restore this member only
     #[arg(long, value_name = "NAME")]
     pub(super) member: Option<String>,
+    /// Print one JSON document
+    #[arg(long, conflicts_with = "stdout")]
+    pub(super) json: bool,
     /// Replace an existing file; overwrite a device that holds something
     #[arg(long)]
     pub(super) force: bool,

@@ -117,3 +117,12 @@ fn damage_fails_and_leaves_nothing() {
     place.copal("list repo").ok();
     place.assert_no_leftovers();
 }
+
+#[test]
+fn json_says_what_was_restored() {
+    let place = Place::with_archive();
+    let json = place.copal("extract repo::web01 out.img --json").ok().json();
+    assert_eq!(json["members"][0]["name"], "disk.img");
+    assert_eq!(json["members"][0]["size"], place.read("disk.img").len());
+    assert!(place.read("out.img") == place.read("disk.img"));
+}

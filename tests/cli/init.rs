@@ -154,3 +154,11 @@ fn small_objects_are_stored_once_if_asked() {
     assert!(!place.path("repo/mirror").exists());
     place.copal("list repo").ok();
 }
+
+#[test]
+fn json_is_one_document() {
+    let place = Place::new();
+    let json = place.copal("init made --encryption keyfile --key-file key --json").ok().json();
+    assert_eq!(json["encrypted"], true);
+    assert_eq!(json["repository"].as_str().map(str::len), Some(32));
+}

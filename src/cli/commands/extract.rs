@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use serde_json::json;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::archiver::extract::{extract, extract_to_stream};
@@ -11,6 +12,7 @@ use crate::archiver::target::Target;
 use crate::archiver::{Error, Stop};
 use crate::cli::args::ExtractArgs;
 use crate::cli::location::Location;
+use crate::cli::output;
 use crate::cli::progress::Progress;
 use crate::cli::repository::Opened;
 use crate::cli::signals;
@@ -31,18 +33,27 @@ pub(in crate::cli) fn run(args: &ExtractArgs) -> anyhow::Result<()> {
     let reader = ImageReader::new(opened.repository.clone(), CACHE);
     // Before any temporary file is made, so that a signal does not leave it behind.
     let extraction = Extraction { reader: &reader, force: args.force, stop: signals::stop()? };
-    match (chosen(args, &record)?, &args.target) {
-        (Some(member), None) => extraction.to_stdout(member),
+    let chosen = chosen(args, &record)?;
+    match (chosen, &args.target) {
+        (Some(member), None) => extraction.to_stdout(member)?,
         (Some(member), Some(target)) => {
             let into_directory = target.is_dir();
             let path = if into_directory { target.join(member.name.as_str()) } else { target.clone() };
-            extraction.to_target(member, &path)
+            extraction.to_target(member, &path)?;
         }
         (None, None) => {
             bail!("the archive has several members; choose one with --member: {}", names(&record))
         }
-        (None, Some(directory)) => extraction.all(&record, directory),
+        (None, Some(directory)) => extraction.all(&record, directory)?,
     }
+    if !args.json {
+        return Ok(());
+    }
+    let restored = record.members.iter().filter(|member| chosen.is_none_or(|only| only.name == member.name));
+    let members: Vec<_> = restored
+        .map(|member| json!({ "name": member.name, "size": member.size, "data": member.data }))
+        .collect();
+    output::json(&json!({ "archive": archive.id(), "target": args.target, "members": members }))
 }
 
 /// The one member that is meant; `None` if it is all of several.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
+use serde_json::json;
 
 use crate::cli::args::{Encryption, InitArgs};
 use crate::cli::location::Location;
@@ -27,7 +28,7 @@ pub(in crate::cli) fn run(args: &InitArgs) -> anyhow::Result<()> {
         Encryption::Keyfile => {
             let file =
                 args.secrets.key_file.as_deref().context("--encryption keyfile needs --key-file FILE")?;
-            if secret::make_key_file(file)? {
+            if secret::make_key_file(file)? && !args.json {
                 output::lines([format!("Made key file {}.", file.display())])?;
             }
             Some(args.secrets.get_new(&path)?)
@@ -45,6 +46,10 @@ pub(in crate::cli) fn run(args: &InitArgs) -> anyhow::Result<()> {
         format!("the repository in {} is not finished: remove that directory, then try again", path.display())
     })?;
     repository::remember_new(&path, &made);
+    if args.json {
+        let encrypted = args.encryption != Encryption::None;
+        return output::json(&json!({ "repository": made.id(), "path": path, "encrypted": encrypted }));
+    }
     output::lines(what_to_keep(args, &path, &made.id().to_string()))
 }
 
