@@ -273,9 +273,10 @@ def measure(tool, images):
     path, seconds = tool.mount(name, image)
     figures["mount to first byte", "ms"] = seconds * 1000
     drop_caches()
-    began = time.monotonic()
-    read_data(path, image)
-    figures["sequential read of data", "MB/s"] = rate(image, time.monotonic() - began)
+    for how in "cold", "warm":
+        began = time.monotonic()
+        read_data(path, image)
+        figures[f"sequential read of data, {how}", "MB/s"] = rate(image, time.monotonic() - began)
     tool.unmount()
 
     say(f"{tool.name}: random reads ({image.name})")
