@@ -76,10 +76,11 @@ pub(super) fn store_image(
         }
     }
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        let start = |_| {
             let (queue, results) = (queue.clone(), results.clone());
-            scope.spawn(move || work(store, seekable, span_shift, &queue, &results, stop));
-        }
+            scope.spawn(move || work(store, seekable, span_shift, &queue, &results, stop))
+        };
+        let workers: Vec<_> = (0..threads).map(start).collect();
         drop((queue, results));
         let dispatcher = scope.spawn(move || match (seekable, stream) {
             (Some(seekable), _) => dispatch_ranges(seekable, span_shift, &jobs, stop),
@@ -91,7 +92,13 @@ pub(super) fn store_image(
         drop(done);
         let dispatched =
             dispatcher.join().unwrap_or(Err(Error::Panicked { what: "the thread that reads the source" }));
-        collected?.finish(dispatched?)
+        // All are joined: a span that a panic took must not be missing unnoticed.
+        let panicked = workers.into_iter().filter_map(|worker| worker.join().err()).count();
+        let collected = collected?;
+        if panicked > 0 {
+            return Err(Error::Panicked { what: "a thread that stores spans" });
+        }
+        collected.finish(dispatched?)
     })
 }
 
