@@ -163,8 +163,9 @@ fn a_second_read_costs_no_call() {
     let mut buffer = [0; 4096];
     reader.read_at(&image, 0, &mut buffer).expect("read");
     assert_eq!(recorder.calls().len(), 3, "node, map, chunk");
+    // Within the first block, since the shortest chunk is just that long.
     for offset in [0, 1, 4095] {
-        reader.read_at(&image, offset, &mut buffer).expect("read");
+        reader.read_at(&image, offset as u64, &mut buffer[offset..]).expect("read");
     }
     assert_eq!(recorder.calls().len(), 3);
     assert_eq!(recorder.count(Op::ReadRange), 3);
