@@ -102,8 +102,19 @@ nothing_left() {
   [[ -z $left && ! -e $1 ]] || { printf 'left behind:\n%s\n' "${left:-$1}" >&2; return 1; }
 }
 
+# A free loop device may still be marked read-only by whoever had it: its next user could not write to it.
+loops_writable() {
+  local device name
+  for device in /dev/loop[0-9]*; do
+    name=${device##*/}
+    [[ -b $device && ! -e /sys/block/$name/loop/backing_file && $(cat "/sys/block/$name/ro" 2> /dev/null) == 1 ]] || continue
+    blockdev --setrw "$device" 2> /dev/null || :
+  done
+}
+
 # workspace NAME : makes a directory, $work, that is cleared away however the script ends.
 workspace() {
+  loops_writable
   work=$(mktemp -d "${TMPDIR:-/tmp}/copal-$1.XXXXXX")
   work=$(cd "$work" && pwd -P)
   trap 'status=$?; trap "" INT TERM HUP; clear_away "$work"; exit $status' EXIT

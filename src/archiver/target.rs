@@ -61,6 +61,14 @@ impl Target {
 
     fn create_file(path: &Path, size: u64, force: bool) -> Result<Self> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let among_devices = std::fs::canonicalize(folder)
+            .is_ok_and(|folder| folder.starts_with("/dev") && !folder.starts_with("/dev/shm"));
+        if among_devices {
+            return Err(refused(
+                path,
+                "is no device; check its name, since a file there would fill the memory",
+            ));
+        }
         let made = tempfile::Builder::new().prefix(".copal-").tempfile_in(folder);
         let file = made.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {

@@ -105,8 +105,11 @@ pub(super) struct CreateArgs {
     #[arg(value_name = "REPO::NAME")]
     pub(super) location: OsString,
     /// What to back up: a file, a block device, '-' for standard input; MEMBER= names it in the archive
-    #[arg(value_name = "[MEMBER=]SOURCE", required_unless_present = "command")]
+    #[arg(value_name = "[MEMBER=]SOURCE", required_unless_present = "command", conflicts_with = "command")]
     pub(super) sources: Vec<OsString>,
+    /// The program and its arguments for --command
+    #[arg(value_name = "PROGRAM", last = true)]
+    pub(super) program: Vec<OsString>,
     /// Back up the standard output of a program, named behind '--'; no archive is made if it fails
     #[arg(long)]
     pub(super) command: bool,

@@ -1,11 +1,13 @@
 //! Opening a repository for a command: storage, memory, secret, keys, archives.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 
+use super::output::escaped;
 use super::secret::SecretArgs;
 use crate::codec::slot_key::Secret;
 use crate::repository::Repository;
@@ -46,7 +48,7 @@ impl Found {
         })?;
         let locked = Locked::read(Arc::new(storage))?;
         let memory = Memory::new(state_directory());
-        let place = place.to_string_lossy().into_owned();
+        let place = escaped(place.as_os_str().as_bytes());
         if !secrets.trust_changed {
             memory.check_header(&place, locked.header(), secret_given)?;
         }
@@ -92,7 +94,12 @@ impl Opened {
 pub(super) fn remember_new(path: &Path, repository: &Repository) {
     let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let generation = repository.config().generation;
-    Memory::new(state_directory()).remember(&place.to_string_lossy(), repository.header(), generation, &[]);
+    Memory::new(state_directory()).remember(
+        &escaped(place.as_os_str().as_bytes()),
+        repository.header(),
+        generation,
+        &[],
+    );
 }
 
 /// `$COPAL_STATE_DIR`, `$XDG_STATE_HOME/copal`, `~/.local/state/copal`, or `/var/lib/copal`.

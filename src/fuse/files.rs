@@ -110,11 +110,12 @@ impl Files {
 
     /// Logs what could not be read, once for each blob, just before the kernel is told.
     fn failed(&self, file: &OpenImage, offset: u64, error: &Error) -> Errno {
+        let mut offset = offset;
         if let Error::LostBlob { id, .. } = error {
-            let mut logged = self.logged.lock();
-            if logged.len() < MAX_LOGGED && !logged.insert(*id) {
+            if !self.is_news(id) {
                 return errno_of(error);
             }
+            offset = self.first_use(&file.image, offset, id).unwrap_or(offset);
         }
         let archive = &file.archive;
         let member = archive.entry.members.get(file.member).map_or("", |member| member.name.as_str());
@@ -125,5 +126,30 @@ impl Files {
             chain(error)
         );
         errno_of(error)
+    }
+
+    /// Whether a lost blob is to be logged: not again, and none once very many were.
+    fn is_news(&self, id: &BlobId) -> bool {
+        let mut logged = self.logged.lock();
+        if logged.len() >= MAX_LOGGED || !logged.insert(*id) {
+            return false;
+        }
+        if logged.len() == MAX_LOGGED {
+            log::error!("{MAX_LOGGED} chunks are lost; further ones are not logged");
+        }
+        true
+    }
+
+    /// Where in an image, at or behind `from` and in the span there or the next, a chunk is used first: a read may begin before it.
+    fn first_use(&self, image: &Image, from: u64, id: &BlobId) -> Option<u64> {
+        let first = from >> image.span_shift;
+        (first..=first + 1).find_map(|span| {
+            let located = self.reader.maps().span(image, span).ok().flatten()?;
+            let number = located.map.chunks.iter().position(|chunk| chunk.id == *id)?;
+            let base = span << image.span_shift;
+            let used =
+                located.map.extents.iter().find(|e| e.chunk as usize == number && base + e.end() > from)?;
+            Some(from.max(base + u64::from(used.offset)))
+        })
     }
 }

@@ -276,6 +276,9 @@ fn process_holders(path: &Path) -> Vec<String> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let holding = processes.filter_map(|process| {
         let pid: u32 = process.file_name().to_str()?.parse().ok()?;
+        if pid == std::process::id() {
+            return None;
+        }
         let within = |link: PathBuf| fs::read_link(link).is_ok_and(|target| target.starts_with(path));
         let open = || fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
         let holds = within(process.path().join("cwd"))

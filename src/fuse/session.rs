@@ -23,6 +23,36 @@ const READ_AHEAD_KB: u32 = 4096;
 /// Threads that serve requests beyond one per core: one that waits for storage or for another's chunk keeps no core busy.
 const EXTRA_THREADS: usize = 6;
 
+/// Options that are always so, that mean nothing on a read-only mount, or that only mount(8) looks at.
+const IGNORED: [&str; 26] = [
+    "ro",
+    "nosuid",
+    "nodev",
+    "noatime",
+    "default_permissions",
+    "defaults",
+    "auto",
+    "noauto",
+    "user",
+    "nouser",
+    "users",
+    "owner",
+    "group",
+    "nofail",
+    "_netdev",
+    "exec",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "lazytime",
+    "nodiratime",
+    "diratime",
+    "silent",
+    "loud",
+    "async",
+    "iversion",
+];
+
 /// Who may look into a mount besides its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Access {
@@ -167,21 +197,7 @@ fn config(options: &MountOptions) -> Config {
     ];
     config.mount_options.extend(options.extra.iter().filter_map(|option| match option.as_str() {
         "noexec" => Some(MountOption::NoExec),
-        // What is always so, and what only mount(8) looks at.
-        "ro"
-        | "nosuid"
-        | "nodev"
-        | "noatime"
-        | "default_permissions"
-        | "defaults"
-        | "auto"
-        | "noauto"
-        | "user"
-        | "users"
-        | "nofail"
-        | "_netdev"
-        | "exec"
-        | "relatime" => None,
+        other if IGNORED.contains(&other) => None,
         other if other.starts_with("x-") || other.starts_with("comment=") => None,
         other => Some(MountOption::CUSTOM(other.to_owned())),
     }));

@@ -96,7 +96,8 @@ impl Index {
         let mut slots = IdMap::default();
         let mut superseded = HashSet::new();
         let mut segments = Vec::new();
-        for listed in objects.list("index")? {
+        let listing = objects.list("index")?;
+        for listed in listing.iter().filter(|listed| segment_id(listed.name.as_str()).is_some()) {
             let read = objects.get(ObjectKind::Index, listed.name.as_str());
             match read.and_then(|plain| Ok(IndexSegment::from_bytes(&plain)?)) {
                 Ok(segment) => {

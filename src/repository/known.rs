@@ -80,7 +80,7 @@ pub enum Distrust {
 struct Remembered {
     encryption: EncryptionMode,
     generation: u64,
-    /// Newest archive by name.
+    /// The archive stored last, by name, and when it was.
     newest: BTreeMap<String, (ArchiveId, i64)>,
 }
 
@@ -158,7 +158,7 @@ impl Memory {
             return Err(Distrust::OlderConfig { repository, found: generation, known: known.generation });
         }
         for (name, (archive, time)) in known.newest {
-            let newer = |found: &Archive| found.name.as_str() == name && found.time() > time;
+            let newer = |found: &Archive| found.name.as_str() == name && found.entry.finished > time;
             if !archives.iter().any(|found| found.id() == archive || newer(found)) {
                 return Err(Distrust::RolledBack { repository, archive, name, time: format_time(time) });
             }
@@ -169,8 +169,16 @@ impl Memory {
     /// Remembers what was seen; a failure is logged. Archives that are not confirmed may yet be withdrawn and are not remembered.
     pub fn remember(&self, place: &str, header: &ConfigHeader, generation: u64, archives: &[Archive]) {
         let confirmed = archives.iter().filter(|archive| !archive.unconfirmed);
-        let newest = confirmed.map(|archive| (archive.name.to_string(), (archive.id(), archive.time())));
-        let remembered = Remembered { encryption: header.encryption, generation, newest: newest.collect() };
+        let mut newest: BTreeMap<String, (ArchiveId, i64)> = BTreeMap::new();
+        for archive in confirmed {
+            // By when it was stored: the moment it stands for is whatever the user said.
+            let stored = (archive.id(), archive.entry.finished);
+            let known = newest.entry(archive.name.to_string()).or_insert(stored);
+            if known.1 < stored.1 {
+                *known = stored;
+            }
+        }
+        let remembered = Remembered { encryption: header.encryption, generation, newest };
         let place_known = Place { place: place.into(), repository: header.repository };
         let written = write(&self.repository_file(header.repository), &remembered)
             .and_then(|()| write(&self.place_file(place), &place_known));

@@ -133,3 +133,14 @@ fn a_failure_prints_no_json() {
         place.copal(command).fails(&["copal: "]);
     }
 }
+
+#[test]
+fn a_source_is_never_taken_for_a_program() {
+    let place = Place::with_repository();
+    place.write("a.img", b"data");
+    place.copal("create repo::x a.img --command -- echo hi").fails(&["cannot be used with"]);
+    place.copal("create repo::x --command").fails(&["program"]);
+    place.copal("create repo::x a.img -- echo").fails(&["--command"]);
+    place.copal("create repo::x --command -- echo hi").ok();
+    assert_eq!(place.archives(), ["x"]);
+}

@@ -40,7 +40,18 @@ impl Loop {
 fn attach(image: &str) -> Option<PathBuf> {
     let output =
         std::process::Command::new("losetup").args(["-f", "--show", image]).output().expect("losetup");
-    output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+    let path =
+        output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))?;
+    // Whoever had the device before may have marked it read-only.
+    let name = path.file_name().expect("a device").to_string_lossy().into_owned();
+    let read_only = std::fs::read_to_string(format!("/sys/block/{name}/ro")).is_ok_and(|ro| ro.trim() == "1");
+    if !read_only {
+        return Some(path);
+    }
+    let device = path.to_str().expect("text");
+    tool("blockdev", &["--setrw", device]);
+    tool("losetup", &["-d", device]);
+    None
 }
 
 #[test]

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::archiver::Error;
 use crate::archiver::create::{CreateOptions, Created, create};
 use crate::cli::args::CreateArgs;
+use crate::cli::exit::is_broken_pipe;
 use crate::cli::location::Location;
 use crate::cli::output::{self, rfc3339, size, time};
 use crate::cli::progress::Progress;
@@ -36,7 +37,13 @@ pub(in crate::cli) fn run(args: &CreateArgs) -> anyhow::Result<()> {
     if created.id.is_some() {
         opened.remember()?;
     }
-    report(args, &created)
+    match report(args, &created) {
+        Err(error) if created.id.is_some() && !is_broken_pipe(&error) => {
+            log::warn!("the archive is stored, but that could not be told: {error}");
+            Ok(())
+        }
+        told => told,
+    }
 }
 
 fn options(args: &CreateArgs, name: ArchiveName) -> anyhow::Result<CreateOptions> {
@@ -62,11 +69,14 @@ fn options(args: &CreateArgs, name: ArchiveName) -> anyhow::Result<CreateOptions
 /// Members and their sources, by unique names.
 fn members(args: &CreateArgs) -> anyhow::Result<Vec<(ArchiveName, SourceSpec)>> {
     if args.command {
-        let Some((program, rest)) = args.sources.split_first() else {
+        let Some((program, rest)) = args.program.split_first() else {
             bail!("--command needs a program behind '--'")
         };
         let spec = SourceSpec::Command { program: program.clone(), args: rest.to_vec() };
         return Ok(vec![(member_name(&spec), spec)]);
+    }
+    if !args.program.is_empty() {
+        bail!("a program stands behind '--', but --command is not given; write --command -- PROGRAM");
     }
     let members = args.sources.iter().map(|source| member(source)).collect::<anyhow::Result<Vec<_>>>()?;
     if members.len() > MAX_MEMBERS {

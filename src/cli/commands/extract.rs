@@ -29,6 +29,12 @@ pub(in crate::cli) fn run(args: &ExtractArgs) -> anyhow::Result<()> {
     let reference = Reference::parse(location.required_reference()?)?;
     let opened = Opened::at(&location.repository, &args.secrets)?;
     let archive = reference.resolve(&opened.archives)?;
+    if archive.unconfirmed {
+        log::warn!(
+            "{} is unconfirmed: its create has not ended, or died before it was sure of all chunks",
+            archive.name
+        );
+    }
     let record = opened.repository.record(archive.id())?;
     let reader = ImageReader::new(opened.repository.clone(), CACHE);
     // Before any temporary file is made, so that a signal does not leave it behind.

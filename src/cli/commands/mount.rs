@@ -173,15 +173,19 @@ fn serve(
     };
     // Before the mount, so that a signal in between ends it too.
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-    let mounted = mount(&opened.repository, &path, &options).map_err(explain)?;
+    let mounted =
+        mount(&opened.repository, &path, &options).map_err(|error| explain(error, &options.extra))?;
     Ok(Server { mounted, signals })
 }
 
-fn explain(error: crate::fuse::session::MountError) -> anyhow::Error {
+fn explain(error: crate::fuse::session::MountError, options: &[String]) -> anyhow::Error {
     let refused = format!("{:?}", std::error::Error::source(&error));
     let error = anyhow::Error::from(error);
     if refused.contains("user_allow_other") {
         return error.context("an ordinary user may use --allow-other and --allow-root only if /etc/fuse.conf says user_allow_other");
+    }
+    if refused.contains("EINVAL") || refused.contains("InvalidInput") || refused.contains("code: 22") {
+        return error.context(format!("the system refuses one of the mount options {:?}", options.join(",")));
     }
     error
 }
