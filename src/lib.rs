@@ -1,7 +1,7 @@
 //! Copal backs up whole disks into a deduplicated, compressed, encrypted repository, and serves every backup as a
 //! mountable sparse image.
 //!
-//! The layers, from the top: [`archiver`] and [`fuse`] do what the commands ask; [`source`], [`chunker`], [`image`] and [`partition`] know
+//! The layers, from the top: [`archiver`], [`maintenance`] and [`fuse`] do what the commands ask; [`source`], [`chunker`], [`image`] and [`partition`] know
 //! disks; [`repository`] knows stored objects; [`format`], [`codec`] and [`storage`] know bytes. Imports point down only.
 //! The library never prints: it returns errors and reports through [`log`].
 
@@ -14,6 +14,7 @@ pub mod format;
 pub mod fuse;
 pub mod id;
 pub mod image;
+pub mod maintenance;
 pub mod partition;
 pub mod repository;
 pub mod source;

@@ -1,0 +1,4 @@
+//! Looking after a repository: what is in it, whether it is whole, and which of it nobody needs any more.
+//!
+//! Nothing here takes a lock. What deletes follows the order of publication of `docs/format.md`, section 13, so that a
+//! create that runs at the same time loses nothing.
