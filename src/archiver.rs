@@ -7,56 +7,6 @@ mod pipeline;
 mod span;
 pub mod target;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 pub use error::{Error, Result};
 
-/// Tells running work that a signal asked it to stop.
-#[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicUsize>);
-
-impl Stop {
-    /// Where a signal handler stores the signal's number.
-    #[must_use]
-    pub fn flag(&self) -> Arc<AtomicUsize> {
-        self.0.clone()
-    }
-
-    /// Whether a signal has come.
-    #[must_use]
-    pub fn is_raised(&self) -> bool {
-        self.0.load(Ordering::Relaxed) != 0
-    }
-
-    /// Fails once a signal has come.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`].
-    pub fn check(&self) -> Result<()> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => Ok(()),
-            signal => Err(Error::Stopped { signal: i32::try_from(signal).unwrap_or(0) }),
-        }
-    }
-}
-
-/// Is told how far work has come, from any thread.
-pub trait Monitor: Sync {
-    /// How many bytes there are in all, where that is known.
-    fn total(&self, _bytes: u64) {}
-
-    /// So many more bytes of the image are done, of which so many were stored anew (plain).
-    fn advanced(&self, _bytes: u64, _new: u64) {}
-}
-
-/// Tells nobody.
-#[derive(Debug, Clone, Copy)]
-pub struct Silent;
-
-impl Monitor for Silent {}
-
-/// How many threads work on spans: one per core.
-fn workers() -> usize {
-    std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
-}
+pub use crate::task::{Monitor, Silent, Stop};

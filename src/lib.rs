@@ -19,3 +19,4 @@ pub mod partition;
 pub mod repository;
 pub mod source;
 pub mod storage;
+pub mod task;

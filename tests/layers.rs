@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 7] = [
     &["source", "chunker", "image", "partition"],
     &["repository"],
     &["format", "codec", "storage"],
-    &["id", "extent", "error"],
+    &["id", "extent", "task"],
 ];
 
 /// What else is allowed, within a layer: a partition table is read from any source, and sealed formats need keys.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::repository;
 use crate::source::SourceError;
+use crate::task::Stopped;
 
 /// A result of the archiver.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -86,6 +87,12 @@ pub enum Error {
 impl From<crate::codec::CodecError> for Error {
     fn from(error: crate::codec::CodecError) -> Self {
         Self::Repository(error.into())
+    }
+}
+
+impl From<Stopped> for Error {
+    fn from(Stopped { signal }: Stopped) -> Self {
+        Self::Stopped { signal }
     }
 }
 

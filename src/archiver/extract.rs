@@ -9,10 +9,11 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::error::{Error, Result};
 use super::target::{Ordered, Target};
-use super::{Monitor, Stop, workers};
+use super::{Monitor, Stop};
 use crate::extent::spans_of;
 use crate::image::Image;
 use crate::image::reader::ImageReader;
+use crate::task::workers;
 
 /// Restores an image to a file or device.
 ///
@@ -39,6 +40,7 @@ pub fn extract(
                     for range in queue {
                         let done = stop
                             .check()
+                            .map_err(Error::from)
                             .and_then(|()| read_range(reader, image, &range, &mut buffer))
                             .and_then(|()| target.write_at(range.start, &buffer));
                         if done.is_err() || failed.load(Ordering::Relaxed) {

@@ -11,12 +11,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::error::{Error, Result};
 use super::span::{Scratch, SpanOutcome, Store};
-use super::{Monitor, Stop, workers};
+use super::{Monitor, Stop};
 use crate::extent::{HOLE_UNIT, span_len};
 use crate::format::limits::MAX_IMAGE;
 use crate::format::record::Root;
 use crate::image::tree_writer::TreeWriter;
 use crate::source::{Seekable, Source, SourceKind, Stream};
+use crate::task::workers;
 
 /// What a pass over one source made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,8 +185,10 @@ fn work(
     let mut buffer = Vec::new();
     let mut scratch = Scratch::default();
     for job in queue {
-        let stored =
-            stop.check().and_then(|()| store_span(store, source, span_shift, job, &mut buffer, &mut scratch));
+        let stored = stop
+            .check()
+            .map_err(Error::from)
+            .and_then(|()| store_span(store, source, span_shift, job, &mut buffer, &mut scratch));
         let failed = stored.is_err();
         if results.send(stored).is_err() || failed {
             return;

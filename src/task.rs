@@ -1,0 +1,62 @@
+//! What long work is told, and what it tells: whether to stop, and how far it has come.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A signal asked the work to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("stopped by signal {signal}")]
+pub struct Stopped {
+    /// Which signal.
+    pub signal: i32,
+}
+
+/// Tells running work that a signal asked it to stop.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<AtomicUsize>);
+
+impl Stop {
+    /// Where a signal handler stores the signal's number.
+    #[must_use]
+    pub fn flag(&self) -> Arc<AtomicUsize> {
+        self.0.clone()
+    }
+
+    /// Whether a signal has come.
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
+    /// Fails once a signal has come.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn check(&self) -> Result<(), Stopped> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            signal => Err(Stopped { signal: i32::try_from(signal).unwrap_or(0) }),
+        }
+    }
+}
+
+/// Is told how far work has come, from any thread.
+pub trait Monitor: Sync {
+    /// How many bytes there are in all, where that is known.
+    fn total(&self, _bytes: u64) {}
+
+    /// So many more bytes are done, of which so many were stored anew (plain).
+    fn advanced(&self, _bytes: u64, _new: u64) {}
+}
+
+/// Tells nobody.
+#[derive(Debug, Clone, Copy)]
+pub struct Silent;
+
+impl Monitor for Silent {}
+
+/// How many threads work on one thing: one per core.
+#[must_use]
+pub fn workers() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}
