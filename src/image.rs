@@ -4,6 +4,7 @@ pub mod cache;
 pub mod maps;
 pub mod reader;
 pub mod tree_writer;
+pub mod walk;
 
 use crate::format::record::{Member, Root};
 

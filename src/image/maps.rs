@@ -24,13 +24,13 @@ pub struct LocatedMap {
 
 /// A node with the places of its children.
 #[derive(Debug)]
-struct LocatedNode {
-    node: Node,
-    locations: Vec<Location>,
+pub(super) struct LocatedNode {
+    pub(super) node: Node,
+    pub(super) locations: Vec<Location>,
 }
 
 /// A child found in a node, and where it lies.
-type Found = (Child, Location);
+pub(super) type Found = (Child, Location);
 
 /// Reads trees and maps, through caches of their own so that no flood of chunks displaces them.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Maps {
         }
     }
 
-    fn root(&self, image: &Image) -> Result<Option<Arc<LocatedNode>>, Arc<Error>> {
+    pub(super) fn root(&self, image: &Image) -> Result<Option<Arc<LocatedNode>>, Arc<Error>> {
         let Some(root) = image.root else { return Ok(None) };
         if root.level != root_level(span_count(image.size, image.span_shift)) {
             return Err(damaged("map tree", "its height does not fit the image"));
@@ -79,7 +79,12 @@ impl Maps {
         self.node(root.level, &whole, root.location()).map(Some)
     }
 
-    fn node(&self, level: u8, child: &Child, location: Location) -> Result<Arc<LocatedNode>, Arc<Error>> {
+    pub(super) fn node(
+        &self,
+        level: u8,
+        child: &Child,
+        location: Location,
+    ) -> Result<Arc<LocatedNode>, Arc<Error>> {
         let node = self.nodes.get_or_load(child.id, || {
             let plain = self.repository.packs().read(BlobKind::Node, &child.id, location)?;
             let (node, locations) = node::from_bytes(&plain)?;
@@ -92,7 +97,7 @@ impl Maps {
         Ok(node)
     }
 
-    fn map(
+    pub(super) fn map(
         &self,
         image: &Image,
         span: u64,
@@ -200,48 +205,10 @@ impl Maps {
         let (_, end) = reach_of(image, first_span, u32::from(node.node.level) + 1, 0);
         Ok((at < end).then_some(at))
     }
-
-    /// Calls `visit` with every blob that an image reaches, nodes before what is beneath them.
-    ///
-    /// # Errors
-    /// As [`Self::span`].
-    pub fn walk(
-        &self,
-        image: &Image,
-        visit: &mut dyn FnMut(BlobKind, BlobId, Location),
-    ) -> Result<(), Arc<Error>> {
-        let (Some(root), Some(node)) = (image.root, self.root(image)?) else { return Ok(()) };
-        visit(BlobKind::Node, root.id, root.location());
-        self.walk_beneath(image, &node, 0, visit)
-    }
-
-    fn walk_beneath(
-        &self,
-        image: &Image,
-        node: &LocatedNode,
-        first_span: u64,
-        visit: &mut dyn FnMut(BlobKind, BlobId, Location),
-    ) -> Result<(), Arc<Error>> {
-        for (child, location) in node.iter() {
-            let (span, _) = reach(image, node, first_span, &child);
-            if node.node.level == 0 {
-                visit(BlobKind::SpanMap, child.id, location);
-                let map = self.map(image, span, &child, location)?;
-                for (chunk, location) in map.map.chunks.iter().zip(&map.locations) {
-                    visit(BlobKind::Chunk, chunk.id, *location);
-                }
-            } else {
-                visit(BlobKind::Node, child.id, location);
-                let below = self.node(node.node.level - 1, &child, location)?;
-                self.walk_beneath(image, &below, span, visit)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl LocatedNode {
-    fn iter(&self) -> impl Iterator<Item = Found> + '_ {
+    pub(super) fn iter(&self) -> impl Iterator<Item = Found> + '_ {
         self.node.children.iter().copied().zip(self.locations.iter().copied())
     }
 
@@ -257,7 +224,7 @@ fn slot(span: u64, level: u8) -> u8 {
 }
 
 /// The first span beneath a child, and the image offset where it ends.
-fn reach(image: &Image, node: &LocatedNode, first_span: u64, child: &Child) -> (u64, u64) {
+pub(super) fn reach(image: &Image, node: &LocatedNode, first_span: u64, child: &Child) -> (u64, u64) {
     reach_of(image, first_span, node.node.level.into(), child.slot)
 }
 

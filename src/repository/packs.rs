@@ -3,7 +3,9 @@
 //! Every blob is verified: its seal, its length, and its id recomputed from its content. Nothing is written.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
+use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::error::{Error, Result};
@@ -22,6 +24,8 @@ use crate::storage::Name;
 const MAX_FORWARDS: usize = 16;
 /// How many bytes of index one read may search as its last resort: a request must end within a bounded time.
 const MAX_INDEX_SEARCH: u64 = 256 << 20;
+/// Memory for forwardings that were opened, in bytes: one of a common pack takes 50 KB.
+const FORWARDING_CACHE: usize = 8 << 20;
 /// How many lost blobs are remembered, so that each is logged and searched for once.
 const MAX_REMEMBERED: usize = 4096;
 
@@ -30,6 +34,13 @@ const MAX_REMEMBERED: usize = 4096;
 pub fn pack_name(kind: PackKind, id: PackId) -> Name {
     let id = id.to_string();
     name(&format!("{}/{}/{id}", kind.folder(), &id[..2]))
+}
+
+/// The folder of a retired pack's forwardings.
+#[must_use]
+pub fn moved_folder(pack: PackId) -> String {
+    let hex = pack.to_string();
+    format!("moved/{}/{hex}", &hex[..2])
 }
 
 /// What a kind of blob is called in messages.
@@ -47,13 +58,49 @@ pub fn kind_name(kind: BlobKind) -> &'static str {
 pub struct Packs {
     objects: Objects,
     lost: Mutex<HashSet<BlobId>>,
+    moved: Mutex<MovedCache>,
+}
+
+/// A forwarding, and the object that holds it.
+#[derive(Debug)]
+pub struct Moved {
+    /// The object's name.
+    pub name: String,
+    /// What it says.
+    pub forwarding: Forwarding,
+}
+
+/// Forwardings of retired packs, used last longest kept.
+#[derive(Debug)]
+struct MovedCache {
+    packs: LruCache<PackId, Arc<Vec<Moved>>>,
+    bytes: usize,
+}
+
+impl MovedCache {
+    fn keep(&mut self, pack: PackId, moved: Arc<Vec<Moved>>) {
+        self.bytes += cost(&moved);
+        if let Some(old) = self.packs.put(pack, moved) {
+            self.bytes -= cost(&old);
+        }
+        while self.bytes > FORWARDING_CACHE {
+            let Some((_, old)) = self.packs.pop_lru() else { return };
+            self.bytes -= cost(&old);
+        }
+    }
+}
+
+fn cost(moved: &[Moved]) -> usize {
+    let blobs: usize = moved.iter().map(|moved| moved.forwarding.blobs.len()).sum();
+    256 + blobs * size_of::<(BlobKind, BlobId, Location)>()
 }
 
 impl Packs {
     /// Packs beside `objects`.
     #[must_use]
     pub fn new(objects: Objects) -> Self {
-        Self { objects, lost: Mutex::default() }
+        let moved = MovedCache { packs: LruCache::unbounded(), bytes: 0 };
+        Self { objects, lost: Mutex::default(), moved: Mutex::new(moved) }
     }
 
     /// The plain bytes of a blob, verified.
@@ -123,13 +170,26 @@ impl Packs {
         }
     }
 
-    /// Follows forwardings from the hinted pack, never to the same pack twice.
+    /// Follows forwardings from the hinted pack, never to the same pack twice. Those that were opened before are tried first; others may have
+    /// come since.
     fn read_forwarded(&self, kind: BlobKind, id: &BlobId, hint: Location) -> Option<Vec<u8>> {
+        let known = |pack| self.known_forwardings(pack);
+        let listed = |pack| Some(self.forwardings(pack));
+        self.follow(kind, id, hint, &known).or_else(|| self.follow(kind, id, hint, &listed))
+    }
+
+    fn follow(
+        &self,
+        kind: BlobKind,
+        id: &BlobId,
+        hint: Location,
+        forwardings: &dyn Fn(PackId) -> Option<Arc<Vec<Moved>>>,
+    ) -> Option<Vec<u8>> {
         let mut seen = HashSet::from([hint.pack.id]);
         let mut next = vec![hint.pack.id];
         for _ in 0..MAX_FORWARDS {
-            let pack = next.pop()?;
-            for target in self.forwardings(pack).iter().filter_map(|forwarding| forwarding.find(kind, id)) {
+            let moved = forwardings(next.pop()?)?;
+            for target in moved.iter().filter_map(|moved| moved.forwarding.find(kind, id)) {
                 if let Ok(plain) = self.read_at(kind, id, target) {
                     return Some(plain);
                 }
@@ -141,23 +201,70 @@ impl Packs {
         None
     }
 
-    /// All readable forwardings of a retired pack.
-    pub(crate) fn forwardings(&self, pack: PackId) -> Vec<Forwarding> {
-        let hex = pack.to_string();
-        let Ok(listed) = self.objects.list(&format!("moved/{}/{hex}", &hex[..2])) else { return Vec::new() };
+    /// Whether a blob of `pack`, which is gone or may go, can be read through forwardings that stay: those for which `stays` holds, and which
+    /// end in a pack that is `safe`.
+    #[must_use]
+    pub fn is_forwarded(
+        &self,
+        pack: PackId,
+        kind: BlobKind,
+        id: &BlobId,
+        stays: &dyn Fn(&Moved) -> bool,
+        safe: &dyn Fn(PackId) -> bool,
+    ) -> bool {
+        let mut seen = HashSet::from([pack]);
+        let mut next = vec![pack];
+        for _ in 0..MAX_FORWARDS {
+            let Some(pack) = next.pop() else { return false };
+            let moved = self.forwardings(pack);
+            let found = moved.iter().filter(|moved| stays(moved));
+            for target in found.filter_map(|moved| moved.forwarding.find(kind, id)) {
+                if safe(target.pack.id) {
+                    return true;
+                }
+                if seen.insert(target.pack.id) {
+                    next.push(target.pack.id);
+                }
+            }
+        }
+        false
+    }
+
+    fn known_forwardings(&self, pack: PackId) -> Option<Arc<Vec<Moved>>> {
+        self.moved.lock().packs.get(&pack).cloned()
+    }
+
+    /// All readable forwardings of a retired pack, as they are listed now.
+    #[must_use]
+    pub fn forwardings(&self, pack: PackId) -> Arc<Vec<Moved>> {
+        let listed = self.objects.list(&moved_folder(pack)).unwrap_or_default();
+        let known = self.known_forwardings(pack);
+        let is_known = |known: &&Arc<Vec<Moved>>| {
+            known.len() == listed.len() && known.iter().zip(&listed).all(|(a, b)| a.name == b.name.as_str())
+        };
+        if let Some(known) = known.as_ref().filter(is_known) {
+            return known.clone();
+        }
         let open = |name: &Name| -> Result<Forwarding> {
             let plain = self.objects.get(ObjectKind::Forwarding, name.as_str())?;
             Ok(Forwarding::from_bytes(&plain)?)
         };
-        let mut forwardings = Vec::new();
-        for listed in listed {
+        let mut moved = Vec::new();
+        for listed in &listed {
             match open(&listed.name) {
-                Ok(forwarding) if forwarding.pack == pack => forwardings.push(forwarding),
+                Ok(forwarding) if forwarding.pack == pack => {
+                    moved.push(Moved { name: listed.name.to_string(), forwarding });
+                }
                 Ok(_) => log::warn!("{} forwards another pack than its name says", listed.name),
+                Err(error) if error.is_missing() => {}
                 Err(error) => log::warn!("{error}"),
             }
         }
-        forwardings
+        let moved = Arc::new(moved);
+        if !moved.is_empty() {
+            self.moved.lock().keep(pack, moved.clone());
+        }
+        moved
     }
 
     /// Searches the index: the last resort, once per blob.

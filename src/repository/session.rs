@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::archives::record_name;
 use super::error::Result;
 use super::objects::Objects;
-use super::packs::Packs;
+use super::packs::{Moved, Packs};
 use super::{Repository, now};
 use crate::codec::keys::BlobKind;
 use crate::format::envelope::ObjectKind;
@@ -191,12 +191,11 @@ pub fn claimable_packs(objects: &Objects) -> Result<HashSet<PackId>> {
     Ok(packs)
 }
 
-fn moved_prefix(pack: PackId) -> String {
-    let hex = pack.to_string();
-    format!("moved/{}/{hex}/", &hex[..2])
-}
-
-fn listed_packs(objects: &Objects) -> Result<HashSet<PackId>> {
+/// All packs that are listed, of both kinds.
+///
+/// # Errors
+/// [`super::Error::Storage`].
+pub fn listed_packs(objects: &Objects) -> Result<HashSet<PackId>> {
     let mut packs: HashSet<PackId> = objects.list_ids(PackKind::Data.folder())?.into_iter().collect();
     packs.extend(objects.list_ids::<PackId>(PackKind::Maps.folder())?);
     Ok(packs)
@@ -214,19 +213,12 @@ pub struct Unconfirmed {
 }
 
 impl Unconfirmed {
-    /// Whether each of these blobs, all of the pack that is gone, has a forwarding to a pack that is safe. A forwarding that an intent names
-    /// will go; then none of that pack's counts.
+    /// Whether each of these blobs, all of the pack that is gone, is forwarded to a pack that is safe, by a forwarding that no intent names.
     #[must_use]
     pub fn all_forwarded(&self, packs: &Packs, pack: PackId, blobs: &[(BlobKind, BlobId)]) -> bool {
-        let prefix = moved_prefix(pack);
-        if self.moved.iter().any(|name| name.starts_with(&prefix)) {
-            return false;
-        }
-        let forwardings = packs.forwardings(pack);
-        blobs.iter().all(|(kind, id)| {
-            let targets = forwardings.iter().filter_map(|forwarding| forwarding.find(*kind, id));
-            targets.map(|at| at.pack.id).any(|target| self.safe.contains(&target))
-        })
+        let stays = |moved: &Moved| !self.moved.contains(&moved.name);
+        let safe = |pack: PackId| self.safe.contains(&pack);
+        blobs.iter().all(|(kind, id)| packs.is_forwarded(pack, *kind, id, &stays, &safe))
     }
 }
 
