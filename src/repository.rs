@@ -7,10 +7,12 @@ pub mod error;
 pub mod glob;
 pub mod index;
 pub mod known;
+pub mod liveness;
 pub mod objects;
 pub mod packer;
 pub mod packs;
 pub mod reference;
+pub mod reserve;
 pub mod session;
 pub mod unlock;
 

@@ -89,6 +89,9 @@ pub(super) struct InitArgs {
     /// How images are cut: fastcdc,AVERAGE or fixed,LENGTH
     #[arg(long, value_parser = parse_chunker, default_value = "fastcdc,64K")]
     pub(super) chunker: crate::format::config::ChunkerParams,
+    /// Bytes set aside so that space can be reclaimed when the disk is full; 0 for none
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "8M")]
+    pub(super) reserve: u64,
     /// Store small objects once only, where the storage is redundant itself
     #[arg(long)]
     pub(super) no_mirror: bool,

@@ -117,6 +117,8 @@ pub struct ConfigBody {
     pub pack_size: u32,
     /// Whether small objects are stored twice.
     pub mirror: bool,
+    /// Bytes set aside for what must be written to a full storage before space comes back.
+    pub reserve: u32,
     /// The program that made the repository.
     pub generator: String,
 }
@@ -127,6 +129,9 @@ impl ConfigBody {
         let bounds = limits::MIN_SPAN_SHIFT..=limits::MAX_SPAN_SHIFT;
         if !bounds.contains(&self.span_shift) || !limits::PACK_SIZES.contains(&self.pack_size) {
             return Err(FormatError::malformed("config", "span or pack size is out of bounds"));
+        }
+        if self.reserve > limits::MAX_RESERVE {
+            return Err(FormatError::malformed("config", "its reserve is out of bounds"));
         }
         Ok(())
     }
@@ -245,6 +250,7 @@ mod tests {
             span_shift: 24,
             pack_size: 24 << 20,
             mirror: true,
+            reserve: 8 << 20,
             generator: "test".into(),
         };
         let bytes = SealedConfig::seal(header, &body, &keyring).unwrap();

@@ -26,6 +26,8 @@ pub const MAX_LEVEL: u8 = 5;
 
 /// Bounds of the size at which a pack is closed.
 pub const PACK_SIZES: std::ops::RangeInclusive<u32> = 1 << 20..=1 << 30;
+/// Largest reserve.
+pub const MAX_RESERVE: u32 = 1 << 30;
 /// Longest pack.
 pub const MAX_PACK: u64 = (2 << 30) - 1;
 /// Blobs of one pack, in number.

@@ -182,7 +182,7 @@ impl Error {
     #[must_use]
     pub fn is_full(&self) -> bool {
         let Self::Storage { source, .. } = self else { return false };
-        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        super::objects::is_full(source)
     }
 
     /// Whether the object was not there.

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::{Error, Result};
+use super::reserve::RESERVE;
 use crate::codec::keys::Keyring;
 use crate::format::envelope::{self, ObjectKind};
 use crate::storage::{Listed, Name, Settle, Storage};
@@ -31,6 +33,8 @@ pub struct Objects {
     storage: Arc<dyn Storage>,
     keyring: Arc<Keyring>,
     mirror: bool,
+    /// Whether a put that finds the storage full may give up the reserve.
+    may_use_reserve: Arc<AtomicBool>,
 }
 
 /// A name that this program made itself.
@@ -48,6 +52,11 @@ pub fn mirror_name(of: &Name) -> Name {
     name(&format!("{MIRROR}{of}"))
 }
 
+/// Whether space ran out.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 fn is_mirrored(text: &str) -> bool {
     let folder = text.split('/').next().unwrap_or_default();
     text == "config" || MIRRORED.contains(&folder)
@@ -57,7 +66,7 @@ impl Objects {
     /// Objects of one storage under one keyring; `mirror` as the config says.
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>, keyring: Arc<Keyring>, mirror: bool) -> Self {
-        Self { storage, keyring, mirror }
+        Self { storage, keyring, mirror, may_use_reserve: Arc::default() }
     }
 
     /// The storage beneath.
@@ -130,11 +139,27 @@ impl Objects {
     /// # Errors
     /// [`Error::Storage`].
     pub fn put_bytes(&self, object: &Name, parts: &[&[u8]]) -> Result<()> {
-        self.storage.put(object, parts).map_err(self.failed("write", object.as_str()))?;
+        self.put_once(object, parts).map_err(self.failed("write", object.as_str()))?;
         if let Some(copy) = self.second_copy(object) {
-            self.storage.put(&copy, parts).map_err(self.failed("write", copy.as_str()))?;
+            self.put_once(&copy, parts).map_err(self.failed("write", copy.as_str()))?;
         }
         Ok(())
+    }
+
+    /// From now on, a put that finds the storage full gives up the reserve and is tried again. For what gives space back in the end.
+    pub fn allow_reserve(&self) {
+        self.may_use_reserve.store(true, Ordering::SeqCst);
+    }
+
+    fn put_once(&self, object: &Name, parts: &[&[u8]]) -> io::Result<()> {
+        match self.storage.put(object, parts) {
+            Err(error) if is_full(&error) && self.may_use_reserve.swap(false, Ordering::SeqCst) => {
+                log::info!("{} is full; the reserve is used", self.storage.describe());
+                self.storage.delete(&name(RESERVE)).map_err(|_| error)?;
+                self.storage.put(object, parts)
+            }
+            done => done,
+        }
     }
 
     /// Lists a folder: the union of both places. Lengths are those of the first copy where there is one.

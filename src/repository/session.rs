@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::archives::record_name;
 use super::error::Result;
+use super::liveness::boot_id;
 use super::objects::Objects;
 use super::packs::{Moved, Packs};
 use super::{Repository, now};
@@ -226,9 +227,4 @@ impl Unconfirmed {
 #[must_use]
 pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().chars().take(60).collect()
-}
-
-/// The kernel's id of this boot; empty where it has none.
-fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

@@ -31,10 +31,12 @@ pub struct InitOptions {
     pub pack_size: u32,
     /// Whether small objects are stored twice.
     pub mirror: bool,
+    /// Bytes set aside for reclaiming space on a full storage.
+    pub reserve: u32,
 }
 
 impl Default for InitOptions {
-    /// 64 KiB chunks, 16 MiB spans, 24 MiB packs, small objects twice, no encryption.
+    /// 64 KiB chunks, 16 MiB spans, 24 MiB packs, small objects twice, a reserve of 8 MiB, no encryption.
     fn default() -> Self {
         Self {
             secret: None,
@@ -43,6 +45,7 @@ impl Default for InitOptions {
             span_shift: 24,
             pack_size: 24 << 20,
             mirror: true,
+            reserve: 8 << 20,
         }
     }
 }
@@ -65,6 +68,7 @@ pub fn init(storage: Arc<dyn Storage>, options: &InitOptions) -> Result<Reposito
         span_shift: options.span_shift,
         pack_size: options.pack_size,
         mirror: options.mirror,
+        reserve: options.reserve,
         generator: concat!("copal ", env!("CARGO_PKG_VERSION")).into(),
     };
     let config = SealedConfig::seal(header, &body, &keyring)?;
@@ -81,6 +85,7 @@ pub fn init(storage: Arc<dyn Storage>, options: &InitOptions) -> Result<Reposito
         let slot = Slot::seal(id, repository, derivation, secret, &payload)?;
         made.objects.put_bytes(&name(&format!("keys/{id}")), &[&slot])?;
     }
+    super::reserve::set_aside(&made)?;
     made.objects.put_bytes(&name("config"), &[&config])?;
     Ok(made)
 }

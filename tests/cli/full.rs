@@ -64,7 +64,7 @@ fn a_backup_to_a_full_disk_fails_cleanly_and_works_when_there_is_space() {
     }
     let place = Place::new();
     let space = Space::new(&place, TMPFS);
-    space.copal("init small/repo --encryption none").ok();
+    space.copal("init small/repo --encryption none --reserve 0").ok();
     place.write("disk.img", &noise(1, 1 << 20));
     space.copal("create small/repo::web01 disk.img").ok();
     space.shell("head -c 56M /dev/zero > small/filler").ok();
@@ -98,7 +98,7 @@ fn a_disk_without_one_free_byte() {
     }
     let place = Place::new();
     let space = Space::new(&place, "mkdir small; mount -t tmpfs -o size=4m,mode=755 none small");
-    space.copal("init small/repo --encryption none").ok();
+    space.copal("init small/repo --encryption none --reserve 0").ok();
     place.write("disk.img", &noise(1, 100_000));
     space.copal("create small/repo::web01 disk.img").ok();
     space.shell("head -c 8M /dev/zero > small/filler || true").end();

@@ -72,6 +72,7 @@ fn downgrade(place: &Place) {
         span_shift: 24,
         pack_size: 24 << 20,
         mirror: true,
+        reserve: 0,
         generator: "an attacker".into(),
     };
     fs::remove_dir_all(place.path("repo")).expect("remove");

@@ -30,6 +30,7 @@ pub(crate) fn small_options() -> InitOptions {
         chunker: ChunkerParams::fastcdc(16 << 10),
         span_shift: 22,
         pack_size: 1 << 20,
+        reserve: 0,
         ..InitOptions::default()
     }
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::cli::args::{Encryption, InitArgs};
 use crate::cli::location::Location;
 use crate::cli::{output, repository, secret};
+use crate::format::limits::MAX_RESERVE;
 use crate::repository::unlock::{InitOptions, init};
 use crate::storage::local::LocalStorage;
 
@@ -34,14 +35,23 @@ pub(in crate::cli) fn run(args: &InitArgs) -> anyhow::Result<()> {
             Some(args.secrets.get_new(&path)?)
         }
     };
+    let reserve = u32::try_from(args.reserve).ok().filter(|len| *len <= MAX_RESERVE);
+    let reserve = reserve.with_context(|| {
+        format!("a reserve of {} bytes is too much; at most 1G makes sense", args.reserve)
+    })?;
     let storage = LocalStorage::create(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::DirectoryNotEmpty => not_empty(&path),
         std::io::ErrorKind::NotFound => no_parent(&path),
         std::io::ErrorKind::NotADirectory => anyhow!("{} is not a directory", path.display()),
         _ => anyhow!(error).context(format!("cannot make {}", path.display())),
     })?;
-    let options =
-        InitOptions { secret, chunker: args.chunker, mirror: !args.no_mirror, ..InitOptions::default() };
+    let options = InitOptions {
+        secret,
+        chunker: args.chunker,
+        mirror: !args.no_mirror,
+        reserve,
+        ..InitOptions::default()
+    };
     let made = init(Arc::new(storage), &options).with_context(|| {
         format!("the repository in {} is not finished: remove that directory, then try again", path.display())
     })?;
