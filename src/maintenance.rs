@@ -2,3 +2,9 @@
 //!
 //! Nothing here takes a lock. What deletes follows the order of publication of `docs/format.md`, section 13, so that a
 //! create that runs at the same time loses nothing.
+
+pub mod error;
+pub mod inventory;
+pub mod live;
+
+pub use error::{Error, Result};

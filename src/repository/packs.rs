@@ -303,21 +303,40 @@ impl Packs {
         None
     }
 
-    /// Reads a pack's own list of its blobs.
+    /// Reads a pack's own list of its blobs, from its second copy if the first does not have it whole.
     ///
     /// # Errors
     /// [`Error::Storage`], [`Error::Format`], [`Error::Codec`].
     pub fn entries(&self, kind: PackKind, id: PackId) -> Result<Vec<PackEntry>> {
         let name = pack_name(kind, id);
+        let first = self.entries_in(kind, id, &name);
+        let Err(error) = first else { return first };
+        if kind == PackKind::Data || !self.objects.mirrors() {
+            return Err(error);
+        }
+        let second = self.entries_in(kind, id, &mirror_name(&name));
+        match &second {
+            Ok(_) => log::warn!("{name}: {}; its second copy is used", reason(&error)),
+            Err(second) if !second.is_missing() || error.is_missing() => {}
+            Err(_) => return Err(error),
+        }
+        second
+    }
+
+    /// Reads a pack's own list of its blobs from one of its copies.
+    ///
+    /// # Errors
+    /// As [`Self::entries`].
+    pub fn entries_in(&self, kind: PackKind, id: PackId, name: &Name) -> Result<Vec<PackEntry>> {
         let storage = self.objects.storage();
         let failed = || self.objects.failed("read", name.as_str());
         let cut = || Error::Format(crate::format::FormatError::malformed("pack", "it is cut short"));
-        let len = storage.len(&name).map_err(failed())?;
+        let len = storage.len(name).map_err(failed())?;
         let footer_at = len.checked_sub(pack::FOOTER_LEN as u64).ok_or_else(cut)?;
         let mut header = [0; pack::HEADER_LEN];
-        storage.read_range(&name, 0, &mut header).map_err(failed())?;
+        storage.read_range(name, 0, &mut header).map_err(failed())?;
         let mut footer = [0; pack::FOOTER_LEN];
-        storage.read_range(&name, footer_at, &mut footer).map_err(failed())?;
+        storage.read_range(name, footer_at, &mut footer).map_err(failed())?;
         let (found, pack) = pack::parse_header(id, &header)?;
         if found != kind {
             return Err(crate::format::FormatError::malformed("pack", "it is of the other kind").into());
@@ -325,7 +344,7 @@ impl Packs {
         let footer = pack::parse_footer(id, len, &footer)?;
         let (offset, trailer_len) = footer.trailer;
         let mut sealed = vec![0; trailer_len as usize];
-        storage.read_range(&name, offset, &mut sealed).map_err(failed())?;
+        storage.read_range(name, offset, &mut sealed).map_err(failed())?;
         Ok(pack::open_trailer(self.objects.keyring(), &header, pack.epoch, &footer, sealed)??)
     }
 }

@@ -1,0 +1,60 @@
+//! What can go wrong while looking after a repository.
+
+use std::sync::Arc;
+
+use crate::id::ArchiveId;
+use crate::repository;
+use crate::task::Stopped;
+
+/// A result of maintenance.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The repository failed.
+    #[error(transparent)]
+    Repository(#[from] repository::Error),
+    /// The repository failed while an image's maps were read.
+    #[error("cannot read the maps of an image: {0}")]
+    Image(#[from] Arc<repository::Error>),
+    /// Nobody knows when this storage's lists are up to date.
+    #[error(
+        "{storage} is on a network file system, whose lists may lag: nothing can be deleted there safely. Run this on the machine that has the disk"
+    )]
+    Unsettled {
+        /// The storage.
+        storage: String,
+    },
+    /// What an archive needs is not known.
+    #[error(
+        "archive {archive} cannot be read ({reason}), so nobody knows what it needs: nothing was deleted. Run 'copal check --repair' first, or delete that archive"
+    )]
+    UnknownNeeds {
+        /// The archive.
+        archive: ArchiveId,
+        /// Why.
+        reason: String,
+    },
+    /// A signal came.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// A thread could not be started, or panicked.
+    #[error("internal error: {what} ended unexpectedly; please report this")]
+    Panicked {
+        /// Which thread.
+        what: &'static str,
+    },
+}
+
+impl Error {
+    /// Whether space ran out.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Repository(error) => error.is_full(),
+            Self::Image(error) => error.is_full(),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Which blobs archives need: a bit for each blob of the inventory, set by walking every map tree once.
+//!
+//! A location counts, not an id: of two copies of a chunk, only that is live which a map, or a forwarding of what a map names, points at.
+//! Bits are never taken back, so that what was live when a walk began stays so. Memory: a bit for each blob, 24 bytes for each map.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::error::Result;
+use super::inventory::Inventory;
+use crate::codec::keys::BlobKind;
+use crate::format::envelope::ObjectKind;
+use crate::format::index_segment::IndexSegment;
+use crate::format::location::Location;
+use crate::format::record::ArchiveRecord;
+use crate::id::{BlobId, PackId};
+use crate::image::Image;
+use crate::image::maps::{LocatedMap, Maps};
+use crate::image::walk::Visitor;
+use crate::repository::packs::Moved;
+use crate::repository::{self, Repository};
+
+/// How many forwardings are followed from one location: as many as a read follows.
+const MAX_FORWARDS: usize = 16;
+
+/// A part of an image of which nobody knows what is in it.
+#[derive(Debug, Clone)]
+pub struct LostMap {
+    /// Which member of its archive.
+    pub member: usize,
+    /// Where, in bytes of the image.
+    pub range: Range<u64>,
+    /// What cannot be read.
+    pub kind: BlobKind,
+    /// Its id.
+    pub id: BlobId,
+    /// Why.
+    pub error: Arc<repository::Error>,
+}
+
+/// A node or map at its place. The same one elsewhere may hint at other places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Visited {
+    id: u64,
+    pack: u64,
+    offset: u32,
+}
+
+impl Visited {
+    fn new(id: &BlobId, at: Location) -> Self {
+        let first = |bytes: &[u8]| u64::from_le_bytes(*bytes.first_chunk().expect("ids are longer"));
+        Self { id: first(id.as_bytes()), pack: first(at.pack.id.as_bytes()), offset: at.offset }
+    }
+}
+
+/// What archives need of an inventory.
+#[derive(Debug)]
+pub struct Live<'a> {
+    repository: &'a Arc<Repository>,
+    inventory: &'a Inventory,
+    maps: Maps,
+    needs: Needs<'a>,
+}
+
+/// The part of [`Live`] that a walk changes.
+#[derive(Debug)]
+struct Needs<'a> {
+    repository: &'a Arc<Repository>,
+    inventory: &'a Inventory,
+    marks: Vec<Box<[u64]>>,
+    visited: HashSet<Visited>,
+    /// Packs that live maps, nodes, records and forwardings name, whether they are there or not.
+    named: HashSet<PackId>,
+    /// Packs of which forwardings are listed.
+    retired: HashSet<PackId>,
+    forwardings: HashMap<PackId, Arc<Vec<Moved>>>,
+    /// Blobs that are neither where a map says nor forwarded from there.
+    astray: BTreeMap<(BlobKind, BlobId), Location>,
+    member: usize,
+    lost: Vec<LostMap>,
+}
+
+impl<'a> Live<'a> {
+    /// Nothing is live yet.
+    ///
+    /// # Errors
+    /// [`repository::Error::Storage`] if forwardings cannot be listed.
+    pub fn new(repository: &'a Arc<Repository>, inventory: &'a Inventory) -> Result<Self> {
+        let words = |blobs: usize| vec![0; blobs.div_ceil(64)].into_boxed_slice();
+        let mut needs = Needs {
+            repository,
+            inventory,
+            marks: inventory.packs().iter().map(|pack| words(pack.blobs())).collect(),
+            visited: HashSet::new(),
+            named: HashSet::new(),
+            retired: HashSet::new(),
+            forwardings: HashMap::new(),
+            astray: BTreeMap::new(),
+            member: 0,
+            lost: Vec::new(),
+        };
+        needs.list_retired()?;
+        // What one location's copy hints at must not be taken for what another one's does: nothing is cached.
+        Ok(Self { repository, inventory, maps: Maps::new(repository.clone(), 0), needs })
+    }
+
+    /// Learns of forwardings that came since.
+    ///
+    /// # Errors
+    /// [`repository::Error::Storage`].
+    pub fn refresh(&mut self) -> Result<()> {
+        self.needs.forwardings.clear();
+        self.needs.list_retired()
+    }
+
+    /// Marks all that an archive reaches, and says which parts of it could not be walked.
+    ///
+    /// # Errors
+    /// None yet: damage is part of the result.
+    pub fn add(&mut self, record: &ArchiveRecord) -> Result<Vec<LostMap>> {
+        for (number, member) in record.members.iter().enumerate() {
+            self.needs.member = number;
+            let image = Image::of(member, self.repository.config().span_shift);
+            self.maps.visit(&image, &mut self.needs)?;
+        }
+        Ok(std::mem::take(&mut self.needs.lost))
+    }
+
+    /// Looks in the index, the last place where readers look, for what is nowhere else, and marks what it finds.
+    ///
+    /// # Errors
+    /// [`repository::Error::Storage`] if the index cannot be listed.
+    pub fn search_index(&mut self) -> Result<BTreeMap<(BlobKind, BlobId), Location>> {
+        let mut found = BTreeMap::new();
+        if self.needs.astray.is_empty() {
+            return Ok(found);
+        }
+        let objects = self.repository.objects();
+        for listed in objects.list("index")? {
+            let Ok(plain) = objects.get(ObjectKind::Index, listed.name.as_str()) else { continue };
+            let Ok(segment) = IndexSegment::from_bytes(&plain) else { continue };
+            for entry in segment.entries {
+                let key = (entry.kind, entry.id);
+                if self.needs.astray.contains_key(&key) && self.needs.mark(entry.location) {
+                    found.insert(key, entry.location);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Blobs that no pack has where maps, and the forwardings of what they name, say; with the place where they should be. Some may be in
+    /// the index ([`Self::search_index`]).
+    #[must_use]
+    pub fn astray(&self) -> &BTreeMap<(BlobKind, BlobId), Location> {
+        &self.needs.astray
+    }
+
+    /// Whether a blob is needed, by the numbers of [`Inventory::find`].
+    #[must_use]
+    pub fn is_live(&self, pack: usize, blob: usize) -> bool {
+        self.needs.marks[pack][blob / 64] >> (blob % 64) & 1 == 1
+    }
+
+    /// How many blobs of a pack are needed, and their sealed bytes.
+    #[must_use]
+    pub fn of_pack(&self, pack: usize) -> (usize, u64) {
+        let layout = &self.inventory.packs()[pack];
+        let live = (0..layout.blobs()).filter(|blob| self.is_live(pack, *blob));
+        live.fold((0, 0), |(count, bytes), blob| (count + 1, bytes + u64::from(layout.blob_len(blob))))
+    }
+
+    /// Whether something that is live names this pack, so that its forwardings are needed.
+    #[must_use]
+    pub fn is_named(&self, pack: PackId) -> bool {
+        self.needs.named.contains(&pack)
+    }
+}
+
+impl Needs<'_> {
+    fn list_retired(&mut self) -> Result<()> {
+        for listed in self.repository.objects().list("moved")? {
+            let pack = listed.name.as_str().split('/').nth(2).and_then(|id| id.parse().ok());
+            self.retired.extend::<Option<PackId>>(pack);
+        }
+        Ok(())
+    }
+
+    /// Notes that a blob is needed at a location, and wherever forwardings of that location's pack say that it went.
+    fn need(&mut self, kind: BlobKind, id: &BlobId, at: Location) {
+        let mut found = self.mark(at);
+        if found && !self.retired.contains(&at.pack.id) {
+            self.named.insert(at.pack.id);
+            return;
+        }
+        let mut next = vec![at];
+        let mut seen = HashSet::from([at.pack.id]);
+        for _ in 0..MAX_FORWARDS {
+            let Some(at) = next.pop() else { break };
+            found |= self.mark(at);
+            self.named.insert(at.pack.id);
+            if !self.retired.contains(&at.pack.id) {
+                continue;
+            }
+            for target in self.forwardings(at.pack.id).iter().filter_map(|m| m.forwarding.find(kind, id)) {
+                if seen.insert(target.pack.id) {
+                    next.push(target);
+                }
+            }
+        }
+        if !found {
+            self.astray.insert((kind, *id), at);
+        }
+    }
+
+    fn forwardings(&mut self, pack: PackId) -> Arc<Vec<Moved>> {
+        let packs = self.repository.packs();
+        self.forwardings.entry(pack).or_insert_with(|| packs.forwardings(pack)).clone()
+    }
+
+    /// Sets the bit of a location; false if nothing lies there.
+    fn mark(&mut self, at: Location) -> bool {
+        let Some((pack, blob)) = self.inventory.find(at) else { return false };
+        self.marks[pack][blob / 64] |= 1 << (blob % 64);
+        true
+    }
+}
+
+impl Visitor for Needs<'_> {
+    fn enter(&mut self, kind: BlobKind, id: &BlobId, at: Location, _range: &Range<u64>) -> bool {
+        if !self.visited.insert(Visited::new(id, at)) {
+            return false;
+        }
+        self.need(kind, id, at);
+        true
+    }
+
+    fn map(&mut self, _start: u64, map: &LocatedMap) {
+        for (chunk, at) in map.map.chunks.iter().zip(&map.locations) {
+            self.need(BlobKind::Chunk, &chunk.id, *at);
+        }
+    }
+
+    fn lost(
+        &mut self,
+        kind: BlobKind,
+        id: &BlobId,
+        at: Location,
+        range: &Range<u64>,
+        error: Arc<repository::Error>,
+    ) -> std::result::Result<(), Arc<repository::Error>> {
+        // Another archive that needs it is told of it too.
+        self.visited.remove(&Visited::new(id, at));
+        self.lost.push(LostMap { member: self.member, range: range.clone(), kind, id: *id, error });
+        Ok(())
+    }
+}
