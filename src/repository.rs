@@ -5,6 +5,7 @@
 pub mod archives;
 pub mod error;
 pub mod glob;
+pub mod guards;
 pub mod index;
 pub mod known;
 pub mod liveness;
@@ -14,6 +15,7 @@ pub mod packs;
 pub mod reference;
 pub mod reserve;
 pub mod session;
+pub mod standing;
 pub mod unlock;
 
 use std::sync::Arc;

@@ -4,9 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 
 use super::error::{Error, Result};
@@ -27,7 +25,7 @@ use crate::image::maps::Maps;
 use crate::repository::archives::{chain, list_archives, refresh_catalogue};
 use crate::repository::index::{Index, publish_segments};
 use crate::repository::packer::{PackWriter, discard};
-use crate::repository::session::{HEARTBEAT, Session, Unconfirmed, claimable_packs, host_name};
+use crate::repository::session::{Session, Unconfirmed, claimable_packs, host_name};
 use crate::repository::{self, Repository, now};
 use crate::source::{Source, SourceSpec};
 
@@ -91,7 +89,7 @@ pub fn create(
     }
     let session = Session::begin(repository, &format!("create {}", options.name))?;
     let mut created =
-        with_heartbeat(&session, || passes(repository, options, &session, sources, started, stop, monitor))?;
+        session.keep_alive(|| passes(repository, options, &session, sources, started, stop, monitor))?;
     if let Err(error) = session.end() {
         // The archive is confirmed: an error would have it made once more.
         let reason = chain(&error);
@@ -111,21 +109,6 @@ type OpenSource = (ArchiveName, Source);
 fn open_all(options: &CreateOptions) -> Result<Vec<OpenSource>> {
     let open = |(name, spec): &(ArchiveName, SourceSpec)| Ok((name.clone(), Source::open(spec)?));
     options.members.iter().map(open).collect()
-}
-
-/// Runs `work` while a thread of its own keeps the session alive.
-fn with_heartbeat<T>(session: &Session<'_>, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let (done, waiting) = bounded::<()>(0);
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            while let Err(RecvTimeoutError::Timeout) = waiting.recv_timeout(HEARTBEAT) {
-                session.heartbeat();
-            }
-        });
-        let result = work();
-        drop(done);
-        result
-    })
 }
 
 /// Stores, publishes and confirms, again if claimed packs disappeared meanwhile.
@@ -364,6 +347,3 @@ impl<'a> Store<'a> {
         self.claimed.lock().clear();
     }
 }
-
-/// The heartbeat is far apart from any sensible patience of a compactor.
-const _: () = assert!(HEARTBEAT.as_secs() <= Duration::from_secs(300).as_secs());

@@ -144,20 +144,56 @@ impl Packs {
         }
     }
 
+    /// The sealed bytes of the blob at this place, verified, to be stored elsewhere unopened.
+    ///
+    /// # Errors
+    /// As [`Self::read`], but other places are not looked at.
+    pub fn sealed(&self, kind: BlobKind, id: &BlobId, at: Location) -> Result<(Vec<u8>, usize)> {
+        let pack = pack_name(PackKind::of(kind), at.pack.id);
+        let copies = [pack.clone(), mirror_name(&pack)];
+        let usable = if kind == BlobKind::Chunk || !self.objects.mirrors() { 1 } else { 2 };
+        let mut first = None;
+        for copy in &copies[..usable] {
+            let read = self.sealed_in(at, kind, copy).and_then(|sealed| {
+                let plain_len = self.open_verified(kind, id, at, &mut sealed.clone())?.len();
+                Ok((sealed, plain_len))
+            });
+            match read {
+                Ok(read) => return Ok(read),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.expect("at least one copy was tried"))
+    }
+
     fn read_copy(&self, kind: BlobKind, id: &BlobId, at: Location, pack: &Name) -> Result<Vec<u8>> {
-        let damaged = |reason: &str| Error::Format(crate::format::FormatError::malformed("blob", reason));
+        self.open_verified(kind, id, at, &mut self.sealed_in(at, kind, pack)?)
+    }
+
+    fn sealed_in(&self, at: Location, kind: BlobKind, pack: &Name) -> Result<Vec<u8>> {
         if at.pack.mode != KEY_MODE_CLASS || at.sealed_len as usize > pack::sealed_limit(kind) {
-            return Err(damaged("its hint is out of bounds"));
+            return Err(damaged_blob("its hint is out of bounds"));
         }
         let mut sealed = vec![0; at.sealed_len as usize];
         let storage = self.objects.storage();
         let read = storage.read_range(pack, at.offset.into(), &mut sealed);
         read.map_err(self.objects.failed("read", pack.as_str()))?;
+        Ok(sealed)
+    }
+
+    /// Opens a blob and recomputes its id.
+    fn open_verified(
+        &self,
+        kind: BlobKind,
+        id: &BlobId,
+        at: Location,
+        sealed: &mut [u8],
+    ) -> Result<Vec<u8>> {
         let keyring = self.objects.keyring();
-        let opened = pack::open_blob(keyring, kind, id, at.pack.epoch, &mut sealed);
+        let opened = pack::open_blob(keyring, kind, id, at.pack.epoch, sealed);
         let plain = opened.map_err(|error| match error {
             crate::codec::CodecError::MissingKey { .. } => Error::Codec(error),
-            error => damaged(&error.to_string()),
+            error => damaged_blob(&error.to_string()),
         })?;
         let content = match kind {
             BlobKind::Chunk => &plain[..],
@@ -166,7 +202,7 @@ impl Packs {
         if keyring.blob_id(kind, content)? == *id {
             Ok(plain)
         } else {
-            Err(damaged("its content has another id"))
+            Err(damaged_blob("its content has another id"))
         }
     }
 
@@ -347,6 +383,10 @@ impl Packs {
         storage.read_range(name, offset, &mut sealed).map_err(failed())?;
         Ok(pack::open_trailer(self.objects.keyring(), &header, pack.epoch, &footer, sealed)??)
     }
+}
+
+fn damaged_blob(reason: &str) -> Error {
+    Error::Format(crate::format::FormatError::malformed("blob", reason))
 }
 
 fn reason(error: &Error) -> String {

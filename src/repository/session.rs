@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 
 use super::archives::record_name;
@@ -13,12 +14,12 @@ use super::error::Result;
 use super::liveness::boot_id;
 use super::objects::Objects;
 use super::packs::{Moved, Packs};
-use super::{Repository, now};
+use super::{Repository, guards, now};
 use crate::codec::keys::BlobKind;
 use crate::format::envelope::ObjectKind;
 use crate::format::msgpack;
 use crate::format::pack::PackKind;
-use crate::format::protocol::{Condemned, Intent, Session as SessionObject};
+use crate::format::protocol::Session as SessionObject;
 use crate::format::record::ArchiveRecord;
 use crate::format::state::{ArchiveState, ChangeKind, StateName};
 use crate::id::{ArchiveId, BlobId, Nonce16, PackId, SessionId};
@@ -128,20 +129,29 @@ impl<'a> Session<'a> {
         objects.settle();
         let mut named = HashSet::new();
         let mut moved = HashSet::new();
-        for id in objects.list_ids::<Nonce16>("intents")? {
-            match objects.get(ObjectKind::Intent, &format!("intents/{id}")) {
-                Err(error) if error.is_missing() => {}
-                plain => {
-                    let intent: Intent = msgpack::from_bytes("intent", &plain?)?;
-                    named.extend(intent.packs);
-                    moved.extend(intent.moved);
-                }
-            }
+        for (_, intent) in guards::intents(objects)? {
+            named.extend(intent.packs);
+            moved.extend(intent.moved);
         }
         let mut safe = listed_packs(objects)?;
         safe.retain(|pack| !named.contains(pack));
         let gone = claimed.difference(&safe).copied().collect();
         Ok(Unconfirmed { gone, safe, moved })
+    }
+
+    /// Runs `work` while a thread of its own keeps the session alive.
+    pub fn keep_alive<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (done, waiting) = bounded::<()>(0);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while let Err(RecvTimeoutError::Timeout) = waiting.recv_timeout(HEARTBEAT) {
+                    self.heartbeat();
+                }
+            });
+            let result = work();
+            drop(done);
+            result
+        })
     }
 
     /// Ends the session: everything it published is confirmed.
@@ -181,11 +191,8 @@ impl Drop for Session<'_> {
 /// [`super::Error::Storage`]; a condemned list that cannot be read is an error too, since what it names is unknown.
 pub fn claimable_packs(objects: &Objects) -> Result<HashSet<PackId>> {
     let mut condemned = HashSet::new();
-    for id in objects.list_ids::<Nonce16>("condemned")? {
-        match objects.get(ObjectKind::Condemned, &format!("condemned/{id}")) {
-            Err(error) if error.is_missing() => {}
-            plain => condemned.extend(msgpack::from_bytes::<Condemned>("condemned list", &plain?)?.packs),
-        }
+    for (_, list) in guards::condemned_lists(objects)? {
+        condemned.extend(list.packs);
     }
     let mut packs = listed_packs(objects)?;
     packs.retain(|pack| !condemned.contains(pack));

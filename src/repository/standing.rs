@@ -1,0 +1,70 @@
+//! How each archive stands, as one who deletes must see it: whatever cannot be read counts as kept.
+
+use std::collections::HashMap;
+
+use super::archives::chain;
+use super::error::Result;
+use super::objects::Objects;
+use crate::format::envelope::ObjectKind;
+use crate::format::state::{ArchiveState, ChangeKind, StateName, winners};
+use crate::id::ArchiveId;
+
+/// What became of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is there, confirmed or not.
+    Kept,
+    /// It was deleted, and can be restored while its record is there.
+    Deleted,
+    /// It never was a finished archive.
+    Withdrawn,
+}
+
+/// A listed record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stands {
+    /// The archive.
+    pub archive: ArchiveId,
+    /// What became of it.
+    pub standing: Standing,
+    /// All states of it that are listed.
+    pub states: Vec<StateName>,
+}
+
+/// How every archive stands whose record is listed. Records are listed before states: one that is restored meanwhile is kept.
+///
+/// # Errors
+/// [`super::Error::Storage`] if records or states cannot be listed.
+pub fn standings(objects: &Objects) -> Result<Vec<Stands>> {
+    let archives: Vec<ArchiveId> = objects.list_ids("archives")?;
+    let mut states: HashMap<ArchiveId, Vec<StateName>> = HashMap::new();
+    for listed in objects.list("states")? {
+        if let Some(state) = StateName::parse(listed.name.as_str()) {
+            states.entry(state.archive).or_default().push(state);
+        }
+    }
+    let stands = |archive| {
+        let states = states.remove(&archive).unwrap_or_default();
+        Stands { archive, standing: standing(objects, &states), states }
+    };
+    Ok(archives.into_iter().map(stands).collect())
+}
+
+fn standing(objects: &Objects, states: &[StateName]) -> Standing {
+    if states.iter().any(|state| state.kind == ChangeKind::Withdrawn) {
+        return Standing::Withdrawn;
+    }
+    let winners = winners(states.to_vec());
+    let Some(name) = winners.iter().find(|state| state.kind == ChangeKind::Deleted) else {
+        return Standing::Kept;
+    };
+    let plain = objects.get(ObjectKind::State, &name.to_string());
+    match plain.and_then(|plain| Ok(ArchiveState::from_bytes(name, &plain)?)) {
+        Ok(state) if state.deleted == Some(true) => Standing::Deleted,
+        Ok(_) => Standing::Kept,
+        Err(error) => {
+            log::warn!("{}; its archive is kept", chain(&error));
+            Standing::Kept
+        }
+    }
+}
