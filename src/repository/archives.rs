@@ -41,6 +41,12 @@ impl Archive {
         self.entry.id
     }
 
+    /// Whether this session made it, or changed it to what it is.
+    #[must_use]
+    pub fn is_of(&self, session: SessionId) -> bool {
+        self.entry.session == session || self.entry.states.iter().any(|known| known.state.session == session)
+    }
+
     /// The moment it stands for, in ns since 1970, UTC.
     #[must_use]
     pub fn time(&self) -> i64 {

@@ -207,6 +207,14 @@ impl Objects {
         Ok(())
     }
 
+    /// Whether an object is in neither of its places. Reads of exact names lag behind nothing. Where it cannot be told, it is there.
+    #[must_use]
+    pub fn is_absent(&self, object: &str) -> bool {
+        let first = name(object);
+        let absent = |copy: &Name| matches!(self.storage.len(copy), Err(error) if error.kind() == io::ErrorKind::NotFound);
+        absent(&first) && self.second_copy(&first).is_none_or(|copy| absent(&copy))
+    }
+
     /// Waits until lists show what others put before our own puts.
     pub fn settle(&self) {
         if let Settle::After(time) = self.storage.settle()

@@ -13,7 +13,7 @@ use super::objects::{Objects, mirror_name, name};
 use crate::codec::keys::BlobKind;
 use crate::format::envelope::ObjectKind;
 use crate::format::index_segment::IndexSegment;
-use crate::format::location::{KEY_MODE_CLASS, Location};
+use crate::format::location::{KEY_MODE_CLASS, Location, PackRef};
 use crate::format::pack::{self, PackEntry, PackKind};
 use crate::format::protocol::Forwarding;
 use crate::format::span_map;
@@ -144,19 +144,19 @@ impl Packs {
         }
     }
 
-    /// The sealed bytes of the blob at this place, verified, to be stored elsewhere unopened.
+    /// The sealed and the plain bytes of the blob at this place, verified.
     ///
     /// # Errors
     /// As [`Self::read`], but other places are not looked at.
-    pub fn sealed(&self, kind: BlobKind, id: &BlobId, at: Location) -> Result<(Vec<u8>, usize)> {
+    pub fn sealed(&self, kind: BlobKind, id: &BlobId, at: Location) -> Result<(Vec<u8>, Vec<u8>)> {
         let pack = pack_name(PackKind::of(kind), at.pack.id);
         let copies = [pack.clone(), mirror_name(&pack)];
         let usable = if kind == BlobKind::Chunk || !self.objects.mirrors() { 1 } else { 2 };
         let mut first = None;
         for copy in &copies[..usable] {
             let read = self.sealed_in(at, kind, copy).and_then(|sealed| {
-                let plain_len = self.open_verified(kind, id, at, &mut sealed.clone())?.len();
-                Ok((sealed, plain_len))
+                let plain = self.open_verified(kind, id, at, &mut sealed.clone())?;
+                Ok((sealed, plain))
             });
             match read {
                 Ok(read) => return Ok(read),
@@ -182,13 +182,7 @@ impl Packs {
     }
 
     /// Opens a blob and recomputes its id.
-    fn open_verified(
-        &self,
-        kind: BlobKind,
-        id: &BlobId,
-        at: Location,
-        sealed: &mut [u8],
-    ) -> Result<Vec<u8>> {
+    fn open_verified(&self, kind: BlobKind, id: &BlobId, at: Location, sealed: &mut [u8]) -> Result<Vec<u8>> {
         let keyring = self.objects.keyring();
         let opened = pack::open_blob(keyring, kind, id, at.pack.epoch, sealed);
         let plain = opened.map_err(|error| match error {
@@ -344,6 +338,14 @@ impl Packs {
     /// # Errors
     /// [`Error::Storage`], [`Error::Format`], [`Error::Codec`].
     pub fn entries(&self, kind: PackKind, id: PackId) -> Result<Vec<PackEntry>> {
+        Ok(self.located_entries(kind, id)?.1)
+    }
+
+    /// As [`Self::entries`], with how the pack is referred to.
+    ///
+    /// # Errors
+    /// As [`Self::entries`].
+    pub fn located_entries(&self, kind: PackKind, id: PackId) -> Result<(PackRef, Vec<PackEntry>)> {
         let name = pack_name(kind, id);
         let first = self.entries_in(kind, id, &name);
         let Err(error) = first else { return first };
@@ -363,7 +365,7 @@ impl Packs {
     ///
     /// # Errors
     /// As [`Self::entries`].
-    pub fn entries_in(&self, kind: PackKind, id: PackId, name: &Name) -> Result<Vec<PackEntry>> {
+    pub fn entries_in(&self, kind: PackKind, id: PackId, name: &Name) -> Result<(PackRef, Vec<PackEntry>)> {
         let storage = self.objects.storage();
         let failed = || self.objects.failed("read", name.as_str());
         let cut = || Error::Format(crate::format::FormatError::malformed("pack", "it is cut short"));
@@ -381,7 +383,8 @@ impl Packs {
         let (offset, trailer_len) = footer.trailer;
         let mut sealed = vec![0; trailer_len as usize];
         storage.read_range(name, offset, &mut sealed).map_err(failed())?;
-        Ok(pack::open_trailer(self.objects.keyring(), &header, pack.epoch, &footer, sealed)??)
+        let entries = pack::open_trailer(self.objects.keyring(), &header, pack.epoch, &footer, sealed)??;
+        Ok((pack, entries))
     }
 }
 

@@ -221,11 +221,23 @@ pub struct Unconfirmed {
 }
 
 impl Unconfirmed {
+    /// Whether a pack is listed, and no intent names it.
+    #[must_use]
+    pub fn is_safe(&self, pack: PackId) -> bool {
+        self.safe.contains(&pack)
+    }
+
+    /// Whether no intent names a forwarding.
+    #[must_use]
+    pub fn stays(&self, moved: &Moved) -> bool {
+        !self.moved.contains(&moved.name)
+    }
+
     /// Whether each of these blobs, all of the pack that is gone, is forwarded to a pack that is safe, by a forwarding that no intent names.
     #[must_use]
     pub fn all_forwarded(&self, packs: &Packs, pack: PackId, blobs: &[(BlobKind, BlobId)]) -> bool {
-        let stays = |moved: &Moved| !self.moved.contains(&moved.name);
-        let safe = |pack: PackId| self.safe.contains(&pack);
+        let stays = |moved: &Moved| self.stays(moved);
+        let safe = |pack: PackId| self.is_safe(pack);
         blobs.iter().all(|(kind, id)| packs.is_forwarded(pack, *kind, id, &stays, &safe))
     }
 }
