@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use super::error::{Error, Result};
 use super::pipeline::{StoredImage, store_image};
 use super::span::{Counters, Store, Writers};
+
+pub use super::span::Resumed;
 use super::{Monitor, Stop};
 use crate::chunker::Chunker;
 use crate::codec::compress::Compression;
@@ -24,7 +26,7 @@ use crate::image::Image;
 use crate::image::maps::Maps;
 use crate::repository::archives::{chain, list_archives, refresh_catalogue};
 use crate::repository::index::{Index, publish_segments};
-use crate::repository::packer::{PackWriter, discard};
+use crate::repository::packer::{PackWriter, StoredPack};
 use crate::repository::session::{Session, Unconfirmed, claimable_packs, host_name};
 use crate::repository::{self, Repository, now};
 use crate::source::{Source, SourceSpec};
@@ -64,10 +66,12 @@ pub struct Created {
     pub record: ArchiveRecord,
     /// What the user should know although the archive is good.
     pub warnings: Vec<String>,
+    /// What was found in packs of creates that did not end.
+    pub resumed: Resumed,
 }
 
-/// Makes an archive. When this returns, it is durable and confirmed. After an error nothing is listed that was not
-/// before, and packs that no index names are deleted again.
+/// Makes an archive. When this returns, it is durable and confirmed. After an error nothing is listed that was not before; packs that were
+/// stored stay, for the next create to find and for a compaction to remove.
 ///
 /// # Errors
 /// [`Error`].
@@ -85,7 +89,7 @@ pub fn create(
         let images = store_all(&store, &mut sources, stop, monitor)?;
         let (members, warnings) = finish_sources(sources, &images, stop)?;
         let record = record(repository, options, started, SessionId([0; 16]), members, &store)?;
-        return Ok(Created { id: None, record, warnings });
+        return Ok(Created { id: None, record, warnings, resumed: store.counters.resumed() });
     }
     let session = Session::begin(repository, &format!("create {}", options.name))?;
     let mut created =
@@ -153,7 +157,7 @@ fn passes(
         let unconfirmed = session.confirm(&store.claimed.lock())?;
         let lost = lost_packs(repository, &record, &unconfirmed)?;
         if lost.is_empty() {
-            return Ok(Created { id: Some(id), record, warnings });
+            return Ok(Created { id: Some(id), record, warnings, resumed: store.counters.resumed() });
         }
         log::warn!(
             "a compaction removed {} packs that this backup relied on; what they held is stored again",
@@ -209,10 +213,11 @@ fn store_all(
     Ok(images)
 }
 
-/// Ends the writers of a pass that failed. Workers only see that storing has ended; why is known to the writers.
+/// Ends the writers of a pass that failed; what they hold is stored, so that the next create need not do it again. Workers only see that
+/// storing has ended; why is known to the writers.
 fn abandon(writers: Option<Writers>, error: Error) -> Error {
     let Some(Writers { data, maps }) = writers else { return error };
-    let ended = [data.abandon(), maps.abandon()];
+    let ended = [data.finish(), maps.finish()];
     match (&error, ended.into_iter().find_map(repository::Result::err)) {
         (Error::Repository(repository::Error::Panicked { .. }), Some(cause)) => cause.into(),
         _ => error,
@@ -222,22 +227,11 @@ fn abandon(writers: Option<Writers>, error: Error) -> Error {
 /// Makes all packs durable, then publishes where their blobs lie.
 fn publish_packs(repository: &Repository, store: &mut Store<'_>) -> Result<()> {
     let Some(Writers { data, maps }) = store.writers.take() else { return Ok(()) };
-    let mut stored = match data.finish() {
-        Ok(stored) => stored,
-        Err(error) => {
-            // Storing maps may have failed too; one reason is enough.
-            let _ = maps.abandon();
-            return Err(error.into());
-        }
-    };
-    match maps.finish() {
-        Ok(maps) => stored.extend(maps),
-        Err(error) => {
-            discard(repository.objects(), PackKind::Data, &stored);
-            return Err(error.into());
-        }
-    }
-    let entries: Vec<_> = stored.iter().flat_map(|pack| pack.index_entries().collect::<Vec<_>>()).collect();
+    let (data, maps) = (data.finish(), maps.finish());
+    let stored: Vec<StoredPack> = data?.into_iter().chain(maps?).collect();
+    let mut entries: Vec<_> =
+        stored.iter().flat_map(|pack| pack.index_entries().collect::<Vec<_>>()).collect();
+    entries.extend_from_slice(store.index.unlisted());
     publish_segments(repository.objects(), &entries)?;
     store.claimable.extend(stored.iter().map(|pack| pack.pack.id));
     Ok(())
@@ -330,7 +324,7 @@ impl<'a> Store<'a> {
         chunker.check().map_err(crate::repository::Error::from)?;
         Ok(Self {
             repository,
-            index: Index::load(repository.objects(), &claimable)?,
+            index: Index::load(repository.packs(), &claimable)?,
             claimable,
             chunker: Chunker::new(chunker, repository.keyring().gear()?),
             compression: options.compression,

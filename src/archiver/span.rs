@@ -51,9 +51,27 @@ pub(super) struct Counters {
     new_plain: AtomicU64,
     new_sealed: AtomicU64,
     reused_chunks: AtomicU64,
+    resumed_chunks: AtomicU64,
+    resumed_plain: AtomicU64,
+}
+
+/// Chunks that were there because a create stored them that did not end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resumed {
+    /// How many.
+    pub chunks: u64,
+    /// Their plain bytes.
+    pub plain: u64,
 }
 
 impl Counters {
+    pub(super) fn resumed(&self) -> Resumed {
+        Resumed {
+            chunks: self.resumed_chunks.load(Ordering::Relaxed),
+            plain: self.resumed_plain.load(Ordering::Relaxed),
+        }
+    }
+
     pub(super) fn stats(&self) -> CreateStats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CreateStats {
@@ -140,6 +158,10 @@ impl Store<'_> {
         let pending = match self.index.claim(id) {
             Claim::Exists(location) => {
                 self.counters.reused_chunks.fetch_add(1, Ordering::Relaxed);
+                if self.index.is_unlisted(location.pack.id) {
+                    self.counters.resumed_chunks.fetch_add(1, Ordering::Relaxed);
+                    self.counters.resumed_plain.fetch_add(plain.len() as u64, Ordering::Relaxed);
+                }
                 self.claimed.lock().insert(location.pack.id);
                 return Ok((location, false));
             }

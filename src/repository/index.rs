@@ -11,11 +11,16 @@ use parking_lot::{Condvar, Mutex};
 
 use super::error::Result;
 use super::objects::Objects;
+use super::packs::Packs;
 use crate::format::envelope::ObjectKind;
 use crate::format::index_segment::{IndexEntry, IndexSegment};
 use crate::format::limits::MAX_INDEX_ENTRIES;
 use crate::format::location::Location;
+use crate::format::pack::{PackEntry, PackKind};
 use crate::id::{BlobId, PackId, SegmentId};
+
+/// How often the index is read while others go on replacing segments.
+const INDEX_TRIES: usize = 4;
 
 /// Ids are keyed hashes already: their first bytes are the hash.
 #[derive(Debug, Default)]
@@ -83,37 +88,55 @@ impl Drop for Pending<'_> {
 pub struct Index {
     slots: Mutex<IdMap<Slot>>,
     stored: Condvar,
+    unlisted: Vec<IndexEntry>,
+    unlisted_packs: HashSet<PackId>,
 }
 
 impl Index {
-    /// Reads all segments and keeps what lies in `claimable` packs.
+    /// Reads all segments and keeps what lies in `claimable` packs. Of claimable packs that no segment names, as a create leaves them that
+    /// did not end, the own lists are read.
     ///
-    /// A segment that is damaged or vanishes is only a lost chance to share, and logged.
+    /// A segment or pack that is damaged is only a lost chance to share, and logged.
     ///
     /// # Errors
     /// [`super::Error::Storage`] if the segments cannot be listed.
-    pub fn load(objects: &Objects, claimable: &HashSet<PackId>) -> Result<Self> {
+    pub fn load(packs: &Packs, claimable: &HashSet<PackId>) -> Result<Self> {
+        let objects = packs.objects();
         let mut slots = IdMap::default();
-        let mut superseded = HashSet::new();
-        let mut segments = Vec::new();
-        let listing = objects.list("index")?;
-        for listed in listing.iter().filter(|listed| segment_id(listed.name.as_str()).is_some()) {
-            let read = objects.get(ObjectKind::Index, listed.name.as_str());
-            match read.and_then(|plain| Ok(IndexSegment::from_bytes(&plain)?)) {
-                Ok(segment) => {
-                    superseded.extend(segment.supersedes.iter().copied());
-                    segments.push((segment_id(listed.name.as_str()), segment));
-                }
-                Err(error) => log::warn!("{error}; what it lists will be stored again"),
-            }
-        }
-        let live = segments.iter().filter(|(id, _)| id.is_none_or(|id| !superseded.contains(&id)));
-        for entry in live.flat_map(|(_, segment)| &segment.entries) {
+        let mut named = HashSet::new();
+        for entry in live_entries(objects)? {
+            named.insert(entry.location.pack.id);
             if claimable.contains(&entry.location.pack.id) {
                 slots.insert(entry.id, Slot::Stored(entry.location));
             }
         }
-        Ok(Self { slots: Mutex::new(slots), stored: Condvar::new() })
+        let mut unlisted = Vec::new();
+        if claimable.iter().any(|pack| !named.contains(pack)) {
+            for kind in [PackKind::Data, PackKind::Maps] {
+                for id in objects.list_ids::<PackId>(kind.folder())? {
+                    if claimable.contains(&id) && !named.contains(&id) {
+                        unlisted.extend(own_list(packs, kind, id));
+                    }
+                }
+            }
+        }
+        for entry in &unlisted {
+            slots.entry(entry.id).or_insert(Slot::Stored(entry.location));
+        }
+        let unlisted_packs = unlisted.iter().map(|entry| entry.location.pack.id).collect();
+        Ok(Self { slots: Mutex::new(slots), stored: Condvar::new(), unlisted, unlisted_packs })
+    }
+
+    /// Blobs of claimable packs that no segment names: whoever publishes a segment names them too.
+    #[must_use]
+    pub fn unlisted(&self) -> &[IndexEntry] {
+        &self.unlisted
+    }
+
+    /// Whether a pack was left by a create that did not end.
+    #[must_use]
+    pub fn is_unlisted(&self, pack: PackId) -> bool {
+        self.unlisted_packs.contains(&pack)
     }
 
     /// Claims a blob, waiting while another worker is storing it.
@@ -155,6 +178,53 @@ impl Index {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// The entries of all segments that no other one supersedes. A maintenance that replaces segments meanwhile is waited for.
+fn live_entries(objects: &Objects) -> Result<Vec<IndexEntry>> {
+    for tries in 1.. {
+        let mut superseded = HashSet::new();
+        let mut segments = Vec::new();
+        let mut vanished = false;
+        let listing = objects.list("index")?;
+        for listed in listing.iter().filter(|listed| segment_id(listed.name.as_str()).is_some()) {
+            let read = objects.get(ObjectKind::Index, listed.name.as_str());
+            match read.and_then(|plain| Ok(IndexSegment::from_bytes(&plain)?)) {
+                Ok(segment) => {
+                    superseded.extend(segment.supersedes.iter().copied());
+                    segments.push((segment_id(listed.name.as_str()), segment.entries));
+                }
+                Err(error) if error.is_missing() => vanished = true,
+                Err(error) => log::warn!("{error}; 'copal check --repair' makes the index anew"),
+            }
+        }
+        if vanished && tries < INDEX_TRIES {
+            continue;
+        }
+        segments.retain(|(id, _)| id.is_none_or(|id| !superseded.contains(&id)));
+        return Ok(segments.into_iter().flat_map(|(_, entries)| entries).collect());
+    }
+    Ok(Vec::new())
+}
+
+/// What a pack says of itself.
+fn own_list(packs: &Packs, kind: PackKind, id: PackId) -> Vec<IndexEntry> {
+    match packs.located_entries(kind, id) {
+        Ok((pack, entries)) => {
+            let entry = |entry: PackEntry| IndexEntry {
+                kind: entry.kind,
+                id: entry.id,
+                location: entry.location(pack),
+                plain_len: entry.plain_len,
+            };
+            entries.into_iter().map(entry).collect()
+        }
+        Err(error) if error.is_missing() => Vec::new(),
+        Err(error) => {
+            log::warn!("pack {id}: {}; what it holds will be stored again", super::archives::chain(&error));
+            Vec::new()
+        }
     }
 }
 

@@ -120,31 +120,16 @@ impl PackWriter {
         full.send(open).map_err(|_| STORER_PANICKED)
     }
 
-    /// Stores what is left and waits until every pack is durable.
+    /// Stores what is left and waits until every pack is durable. What was stored stays, also after an error: others may already have claimed
+    /// blobs in it, and a create that is repeated finds them there.
     ///
     /// # Errors
-    /// The first error of storing; what was stored is deleted then, as by [`Self::abandon`].
+    /// The first error of storing.
     pub fn finish(mut self) -> Result<Vec<StoredPack>> {
         let last = self.open.lock().take();
         let sent = self.send(last);
         let (stored, result) = self.end();
-        match result.and(sent) {
-            Ok(()) => Ok(stored),
-            Err(error) => {
-                discard(&self.objects, self.kind, &stored);
-                Err(error)
-            }
-        }
-    }
-
-    /// Drops what is not stored yet, ends the thread, and deletes what was stored.
-    ///
-    /// # Errors
-    /// The first error of storing.
-    pub fn abandon(mut self) -> Result<()> {
-        let (stored, result) = self.end();
-        discard(&self.objects, self.kind, &stored);
-        result
+        result.and(sent).map(|()| stored)
     }
 
     fn end(&mut self) -> (Vec<StoredPack>, Result<()>) {
@@ -158,15 +143,6 @@ impl Drop for PackWriter {
     /// Ends the thread of a writer that was not finished; packs that wait are stored, the open one is dropped.
     fn drop(&mut self) {
         let _ = self.end();
-    }
-}
-
-/// Deletes packs that no index names: nobody else uses them, and they would only take up space. One that cannot be deleted is logged.
-pub fn discard(objects: &Objects, kind: PackKind, stored: &[StoredPack]) {
-    for pack in stored {
-        if let Err(error) = objects.delete(pack_name(kind, pack.pack.id).as_str()) {
-            log::warn!("a pack that nothing needs could not be deleted: {}", super::archives::chain(&error));
-        }
     }
 }
 
@@ -190,10 +166,7 @@ fn store(kind: PackKind, objects: &Objects, open: OpenPack) -> Result<StoredPack
     let OpenPack { pack, header, bytes, entries } = open;
     let trailer = pack::trailer(objects.keyring(), &header, &entries, bytes.len())?;
     let name = pack_name(kind, pack.id);
-    if let Err(error) = objects.put_bytes(&name, &[&bytes, &trailer]) {
-        // One of two copies may be there. If it cannot be deleted, the first error is the one that matters.
-        let _ = objects.delete(name.as_str());
-        return Err(error);
-    }
+    // One of two copies may stay after an error: it is whole, and others may already have claimed blobs in it.
+    objects.put_bytes(&name, &[&bytes, &trailer])?;
     Ok(StoredPack { pack, len: (bytes.len() + trailer.len()) as u64, entries })
 }

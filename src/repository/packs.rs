@@ -103,6 +103,12 @@ impl Packs {
         Self { objects, lost: Mutex::default(), moved: Mutex::new(moved) }
     }
 
+    /// The objects beside which the packs are.
+    #[must_use]
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
     /// The plain bytes of a blob, verified.
     ///
     /// # Errors

@@ -70,25 +70,16 @@ fn a_backup_to_a_full_disk_fails_cleanly_and_works_when_there_is_space() {
     space.shell("head -c 56M /dev/zero > small/filler").ok();
     // The second pack does not fit, and workers still have a third one to give.
     place.write("big.img", &noise(2, 75 << 20));
-    let before = tree(&space.path("small/repo"));
-    for _ in 0..2 {
-        let failed = space.copal("create small/repo::big big.img");
-        failed.fails(&["No space left on device", "copal: no space is left: free some, or use another disk"]);
-        assert!(
-            files(&before) == files(&tree(&space.path("small/repo"))),
-            "what was stored is deleted again"
-        );
-    }
+    let failed = space.copal("create small/repo::big big.img");
+    failed.fails(&["No space left on device", "copal: no space is left: free some, or use another disk"]);
+    space.copal("create small/repo::big big.img").fails(&["No space left on device"]);
     let listed = space.copal("list small/repo --json").ok().json();
     assert_eq!(listed["archives"].as_array().map(Vec::len), Some(1));
     assert!(space.copal("extract small/repo::web01 --stdout").ok().stdout == place.read("disk.img"));
     space.shell("rm small/filler").ok();
-    space.copal("create small/repo::big big.img").ok();
+    let resumed = space.copal("create small/repo::big big.img").ok();
+    assert!(String::from_utf8_lossy(&resumed.stdout).contains("were there from a backup that did not end"));
     assert!(space.copal("extract small/repo::big --stdout").ok().stdout == place.read("big.img"));
-}
-
-fn files(tree: &[(PathBuf, Option<Vec<u8>>)]) -> Vec<&PathBuf> {
-    tree.iter().filter(|(_, bytes)| bytes.is_some()).map(|(path, _)| path).collect()
 }
 
 #[test]

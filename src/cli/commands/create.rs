@@ -30,7 +30,9 @@ pub(in crate::cli) fn run(args: &CreateArgs) -> anyhow::Result<()> {
     let created = create(&opened.repository, &options, &stop, &progress);
     progress.clear();
     let created = created.map_err(|error| match error {
-        Error::Stopped { .. } => anyhow!(error).context("no archive was made"),
+        Error::Stopped { .. } => anyhow!(error).context(
+            "no archive was made; what was stored so far stays, and is used when the backup is run again",
+        ),
         error => error.into(),
     })?;
     created.warnings.iter().for_each(|warning| log::warn!("{warning}"));
@@ -140,24 +142,33 @@ fn report(args: &CreateArgs, created: &Created) -> anyhow::Result<()> {
         return output::json(&json!({
             "id": created.id, "name": record.name, "time": rfc3339(record.time), "size": record.size(), "data": data,
             "read": stats.read, "new_chunks": stats.new_chunks, "new_plain": stats.new_plain,
-            "new_stored": stats.new_sealed, "reused_chunks": stats.reused_chunks, "seconds": seconds,
+            "new_stored": stats.new_sealed, "reused_chunks": stats.reused_chunks,
+            "resumed_chunks": created.resumed.chunks, "resumed_plain": created.resumed.plain, "seconds": seconds,
             "dry_run": created.id.is_none(), "warnings": created.warnings,
         }));
     }
+    let resumed = (created.resumed.chunks > 0).then(|| {
+        format!(
+            "Resumed   {} in {} chunks were there from a backup that did not end",
+            size(created.resumed.plain),
+            created.resumed.chunks
+        )
+    });
     if !args.stats && !args.dry_run {
-        return Ok(());
+        return output::lines(resumed);
     }
     let what = match created.id {
         Some(id) => format!("Archive   {} #{:.8}, {}", record.name, id.to_string(), time(record.time)),
         None => format!("Dry run   {}: nothing was stored", record.name),
     };
-    output::lines([
+    let lines = [
         what,
         format!("Size      {}, of which {} in data", size(record.size()), size(data)),
         format!("Read      {} in {seconds:.1} s", size(stats.read)),
         format!("Chunks    {} new, {} already there", stats.new_chunks, stats.reused_chunks),
         format!("Stored    {} for {} of new data", size(stats.new_sealed), size(stats.new_plain)),
-    ])
+    ];
+    output::lines(lines.into_iter().chain(resumed))
 }
 
 #[cfg(test)]
