@@ -1,13 +1,13 @@
 //! `copal info`: of a repository, or of an archive with its partitions.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 
 use serde_json::json;
 
 use super::list::summary;
 use crate::cli::args::ListArgs;
+use crate::cli::disk::table;
 use crate::cli::location::Location;
 use crate::cli::output::{self, escaped, rfc3339, size, time};
 use crate::cli::repository::Opened;
@@ -15,7 +15,7 @@ use crate::format::config::{ChunkerKind, EncryptionMode};
 use crate::format::record::{ArchiveRecord, Member};
 use crate::image::Image;
 use crate::image::reader::ImageReader;
-use crate::partition::{Partition, ReadAt, Table, TableKind, read_table};
+use crate::partition::{Partition, Table, TableKind};
 use crate::repository::archives::Archive;
 use crate::repository::reference::Reference;
 
@@ -75,9 +75,7 @@ fn archive(args: &ListArgs, opened: &Opened, archive: &Archive) -> anyhow::Resul
     let record = opened.repository.record(archive.id())?;
     let reader = Arc::new(ImageReader::new(opened.repository.clone(), CACHE));
     let stored = stored(&reader, &record)?;
-    let shift = opened.repository.config().span_shift;
-    let tables: Vec<Option<Table>> =
-        record.members.iter().map(|member| table(&reader, member, shift)).collect();
+    let tables: Vec<Option<Table>> = record.members.iter().map(|member| table(&reader, member)).collect();
     if args.json {
         return output::json(&document(archive, &record, &stored, &tables));
     }
@@ -168,35 +166,6 @@ fn stored(reader: &ImageReader, record: &ArchiveRecord) -> anyhow::Result<Stored
         walked.map_err(|error| anyhow::anyhow!("cannot read the maps of {}: {error}", member.name))?;
     }
     Ok(Stored { chunks: seen.len() as u64, bytes: seen.values().map(|len| u64::from(*len)).sum() })
-}
-
-/// An image as something whose partitions can be read.
-struct Disk<'a>(&'a ImageReader, Image);
-
-impl ReadAt for Disk<'_> {
-    fn len(&self) -> u64 {
-        self.1.size
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        match self.0.read_at(&self.1, offset, buf) {
-            Ok(len) if len == buf.len() => Ok(()),
-            Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(error) => Err(io::Error::other(error)),
-        }
-    }
-}
-
-/// The partitions of an image; damage there is told and no failure.
-fn table(reader: &ImageReader, member: &Member, span_shift: u8) -> Option<Table> {
-    let disk = Disk(reader, Image::of(member, span_shift));
-    match read_table(&disk, member.logical_sector) {
-        Ok(table) => Some(table),
-        Err(error) => {
-            log::warn!("the partitions of {} cannot be read: {error}", member.name);
-            None
-        }
-    }
 }
 
 fn member_lines(member: &Member, table: Option<&Table>) -> Vec<String> {
