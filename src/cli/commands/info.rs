@@ -17,6 +17,7 @@ use crate::image::Image;
 use crate::image::reader::ImageReader;
 use crate::partition::{Partition, Table, TableKind};
 use crate::repository::archives::Archive;
+use crate::repository::liveness::{ListedSession, list_sessions};
 use crate::repository::reference::Reference;
 
 /// Memory for looking at images, in bytes.
@@ -47,21 +48,53 @@ fn repository(args: &ListArgs, opened: &Opened) -> anyhow::Result<()> {
         ChunkerKind::Fixed => format!("fixed, {}", size(config.chunker.avg.into())),
     };
     let data: u64 = opened.archives.iter().map(Archive::data).sum();
+    let sessions = list_sessions(repository.objects())?;
     if args.json {
         return output::json(&json!({
             "repository": repository.id(), "created": rfc3339(config.created), "encrypted": encrypted,
             "chunker": config.chunker, "span_size": 1u64 << config.span_shift, "pack_size": config.pack_size,
             "archives": opened.archives.len(), "data": data, "packs": packs.0, "stored": packs.1,
+            "sessions": sessions.iter().map(session_document).collect::<Vec<_>>(),
         }));
     }
-    output::lines([
+    let lines = [
         format!("Repository   {} in {}", repository.id(), storage.describe()),
         format!("Made         {}", time(config.created)),
         format!("Encryption   {}", if encrypted { "AES-256-GCM-SIV" } else { "none" }),
         format!("Chunks       {chunker}, in spans of {}", size(1 << config.span_shift)),
         format!("Archives     {} with {} in data", opened.archives.len(), size(data)),
         format!("Stored       {} in {} packs", size(packs.1), packs.0),
-    ])
+    ];
+    output::lines(lines.into_iter().chain(sessions.iter().map(session_line)))
+}
+
+/// A running writer, or what one that died has left.
+fn session_line(listed: &ListedSession) -> String {
+    let ListedSession { id, session, liveness } = listed;
+    let Some(session) = session else { return format!("Session      #{id}, which cannot be read") };
+    format!(
+        "Session      {}: process {} on {} since {}, last heard of {}, {}",
+        escaped(session.what.as_bytes()),
+        session.pid,
+        escaped(session.host.as_bytes()),
+        time(session.started),
+        time(session.heartbeat),
+        liveness.as_str()
+    )
+}
+
+fn session_document(listed: &ListedSession) -> serde_json::Value {
+    let ListedSession { id, session, liveness } = listed;
+    let mut document = json!({ "id": id, "state": session.as_ref().map(|_| liveness.as_str()) });
+    if let Some(session) = session {
+        document["what"] = json!(session.what);
+        document["host"] = json!(session.host);
+        document["pid"] = json!(session.pid);
+        document["boot"] = json!(session.boot);
+        document["started"] = json!(rfc3339(session.started));
+        document["heartbeat"] = json!(rfc3339(session.heartbeat));
+    }
+    document
 }
 
 /// What a walk over an image's maps finds.
