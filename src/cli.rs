@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod disk;
 mod exit;
 mod location;
 mod logger;
@@ -37,6 +38,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Create(args) => commands::create::run(&args),
         Command::List(args) => commands::list::run(&args),
         Command::Info(args) => commands::info::run(&args),
+        Command::Diff(args) => commands::diff::run(&args),
         Command::Extract(args) => commands::extract::run(&args),
         Command::Mount(args) => commands::mount::run(&args),
         Command::Umount(args) => commands::umount::run(&args),

@@ -1,6 +1,7 @@
 //! Images: their map trees, span maps and chunks, read lazily through byte-bounded caches.
 
 pub mod cache;
+pub mod diff;
 pub mod maps;
 pub mod reader;
 pub mod tree_writer;

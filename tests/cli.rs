@@ -6,6 +6,7 @@ mod cli {
     mod create;
     mod damage;
     mod devices;
+    mod diff;
     mod extract;
     mod full;
     mod info;

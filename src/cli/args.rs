@@ -1,5 +1,7 @@
 //! The raw arguments of every command.
 
+mod diff;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::output::parse_size;
 use super::secret::SecretArgs;
+pub(super) use diff::DiffArgs;
 
 /// Back up whole disks, and walk into the backups
 #[derive(Debug, Parser)]
@@ -47,6 +50,9 @@ Examples:
     /// Show a repository's or an archive's facts
     #[command(after_help = "Example: copal info /srv/backups::web01")]
     Info(ListArgs),
+    /// Show what differs between two archives
+    #[command(after_help = diff::AFTER_HELP)]
+    Diff(DiffArgs),
     /// Restore an image to a file, a block device or standard output
     #[command(after_help = "\
 Examples:

@@ -71,12 +71,18 @@ impl Maps {
     }
 
     pub(super) fn root(&self, image: &Image) -> Result<Option<Arc<LocatedNode>>, Arc<Error>> {
+        let Some((level, whole, location)) = self.root_child(image)? else { return Ok(None) };
+        self.node(level, &whole, location).map(Some)
+    }
+
+    /// The root of an image's tree as if it were a child, with its level. Reads nothing.
+    pub(super) fn root_child(&self, image: &Image) -> Result<Option<(u8, Child, Location)>, Arc<Error>> {
         let Some(root) = image.root else { return Ok(None) };
         if root.level != root_level(span_count(image.size, image.span_shift)) {
             return Err(damaged("map tree", "its height does not fit the image"));
         }
         let whole = Child { slot: 0, id: root.id, data: image.data, full: false };
-        self.node(root.level, &whole, root.location()).map(Some)
+        Ok(Some((root.level, whole, root.location())))
     }
 
     pub(super) fn node(
@@ -212,7 +218,7 @@ impl LocatedNode {
         self.node.children.iter().copied().zip(self.locations.iter().copied())
     }
 
-    fn child(&self, slot: u8) -> Option<Found> {
+    pub(super) fn child(&self, slot: u8) -> Option<Found> {
         let at = self.node.children.binary_search_by_key(&slot, |child| child.slot).ok()?;
         Some((*self.node.children.get(at)?, *self.locations.get(at)?))
     }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use super::support::{Place, can, sparse};
+use super::support::{Place, can, noise, sparse};
 
 #[test]
 fn a_repository() {
@@ -23,6 +23,33 @@ fn a_repository() {
     );
     assert_eq!((&json["chunker"]["kind"], &json["chunker"]["avg"]), (&"fastcdc-1".into(), &65536.into()));
     assert!(json["stored"].as_u64() > Some(300_000) && json["packs"] == 2, "{json}");
+}
+
+#[test]
+fn sessions_of_a_repository() {
+    let place = Place::with_archive();
+    assert_eq!(place.copal("info repo --json").ok().json()["sessions"], serde_json::json!([]));
+    let mut child = place.copal("create repo::x -").stdin(Stdio::piped()).spawn();
+    let mut stdin = child.stdin.take().expect("a pipe");
+    // More than the pipe holds: once it is written, the program is reading, and has published its session.
+    stdin.write_all(&noise(1, 1 << 20)).expect("write");
+    let json = place.copal("info repo --json").ok().json();
+    let sessions = json["sessions"].as_array().expect("sessions");
+    assert_eq!(sessions.len(), 1, "{json}");
+    assert_eq!((&sessions[0]["pid"], &sessions[0]["state"]), (&child.id().into(), &"running".into()));
+    assert!(sessions[0]["id"].is_string() && sessions[0]["started"].is_string(), "{json}");
+    let process = format!("process {} on ", child.id());
+    place.copal("info repo").ok().prints(&["Session      create x: ", &process, " since 20", ", running\n"]);
+
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    place.copal("info repo").ok().prints(&[&process, ", dead\n"]);
+    for copy in ["repo/sessions", "repo/mirror/sessions"] {
+        for (path, _) in place.tree(copy) {
+            std::fs::write(path, b"x").expect("write");
+        }
+    }
+    place.copal("info repo").warns(&["sessions/", "damaged"]).prints(&["Session      #", "cannot be read"]);
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! `copal info`: of a repository, or of an archive with its partitions.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 
 use serde_json::json;
 
 use super::list::summary;
 use crate::cli::args::ListArgs;
+use crate::cli::disk::table;
 use crate::cli::location::Location;
 use crate::cli::output::{self, escaped, rfc3339, size, time};
 use crate::cli::repository::Opened;
@@ -15,8 +15,9 @@ use crate::format::config::{ChunkerKind, EncryptionMode};
 use crate::format::record::{ArchiveRecord, Member};
 use crate::image::Image;
 use crate::image::reader::ImageReader;
-use crate::partition::{Partition, ReadAt, Table, TableKind, read_table};
+use crate::partition::{Partition, Table, TableKind};
 use crate::repository::archives::Archive;
+use crate::repository::liveness::{ListedSession, list_sessions};
 use crate::repository::reference::Reference;
 
 /// Memory for looking at images, in bytes.
@@ -47,21 +48,53 @@ fn repository(args: &ListArgs, opened: &Opened) -> anyhow::Result<()> {
         ChunkerKind::Fixed => format!("fixed, {}", size(config.chunker.avg.into())),
     };
     let data: u64 = opened.archives.iter().map(Archive::data).sum();
+    let sessions = list_sessions(repository.objects())?;
     if args.json {
         return output::json(&json!({
             "repository": repository.id(), "created": rfc3339(config.created), "encrypted": encrypted,
             "chunker": config.chunker, "span_size": 1u64 << config.span_shift, "pack_size": config.pack_size,
             "archives": opened.archives.len(), "data": data, "packs": packs.0, "stored": packs.1,
+            "sessions": sessions.iter().map(session_document).collect::<Vec<_>>(),
         }));
     }
-    output::lines([
+    let lines = [
         format!("Repository   {} in {}", repository.id(), storage.describe()),
         format!("Made         {}", time(config.created)),
         format!("Encryption   {}", if encrypted { "AES-256-GCM-SIV" } else { "none" }),
         format!("Chunks       {chunker}, in spans of {}", size(1 << config.span_shift)),
         format!("Archives     {} with {} in data", opened.archives.len(), size(data)),
         format!("Stored       {} in {} packs", size(packs.1), packs.0),
-    ])
+    ];
+    output::lines(lines.into_iter().chain(sessions.iter().map(session_line)))
+}
+
+/// A running writer, or what one that died has left.
+fn session_line(listed: &ListedSession) -> String {
+    let ListedSession { id, session, liveness } = listed;
+    let Some(session) = session else { return format!("Session      #{id}, which cannot be read") };
+    format!(
+        "Session      {}: process {} on {} since {}, last heard of {}, {}",
+        escaped(session.what.as_bytes()),
+        session.pid,
+        escaped(session.host.as_bytes()),
+        time(session.started),
+        time(session.heartbeat),
+        liveness.as_str()
+    )
+}
+
+fn session_document(listed: &ListedSession) -> serde_json::Value {
+    let ListedSession { id, session, liveness } = listed;
+    let mut document = json!({ "id": id, "state": session.as_ref().map(|_| liveness.as_str()) });
+    if let Some(session) = session {
+        document["what"] = json!(session.what);
+        document["host"] = json!(session.host);
+        document["pid"] = json!(session.pid);
+        document["boot"] = json!(session.boot);
+        document["started"] = json!(rfc3339(session.started));
+        document["heartbeat"] = json!(rfc3339(session.heartbeat));
+    }
+    document
 }
 
 /// What a walk over an image's maps finds.
@@ -75,9 +108,7 @@ fn archive(args: &ListArgs, opened: &Opened, archive: &Archive) -> anyhow::Resul
     let record = opened.repository.record(archive.id())?;
     let reader = Arc::new(ImageReader::new(opened.repository.clone(), CACHE));
     let stored = stored(&reader, &record)?;
-    let shift = opened.repository.config().span_shift;
-    let tables: Vec<Option<Table>> =
-        record.members.iter().map(|member| table(&reader, member, shift)).collect();
+    let tables: Vec<Option<Table>> = record.members.iter().map(|member| table(&reader, member)).collect();
     if args.json {
         return output::json(&document(archive, &record, &stored, &tables));
     }
@@ -168,35 +199,6 @@ fn stored(reader: &ImageReader, record: &ArchiveRecord) -> anyhow::Result<Stored
         walked.map_err(|error| anyhow::anyhow!("cannot read the maps of {}: {error}", member.name))?;
     }
     Ok(Stored { chunks: seen.len() as u64, bytes: seen.values().map(|len| u64::from(*len)).sum() })
-}
-
-/// An image as something whose partitions can be read.
-struct Disk<'a>(&'a ImageReader, Image);
-
-impl ReadAt for Disk<'_> {
-    fn len(&self) -> u64 {
-        self.1.size
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        match self.0.read_at(&self.1, offset, buf) {
-            Ok(len) if len == buf.len() => Ok(()),
-            Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(error) => Err(io::Error::other(error)),
-        }
-    }
-}
-
-/// The partitions of an image; damage there is told and no failure.
-fn table(reader: &ImageReader, member: &Member, span_shift: u8) -> Option<Table> {
-    let disk = Disk(reader, Image::of(member, span_shift));
-    match read_table(&disk, member.logical_sector) {
-        Ok(table) => Some(table),
-        Err(error) => {
-            log::warn!("the partitions of {} cannot be read: {error}", member.name);
-            None
-        }
-    }
 }
 
 fn member_lines(member: &Member, table: Option<&Table>) -> Vec<String> {
