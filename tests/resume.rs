@@ -101,13 +101,6 @@ fn a_signal_loses_nothing_that_was_compressed() {
     );
 }
 
-fn chunks_of(source: &std::path::Path) -> u64 {
-    let storage = MemoryStorage::new();
-    make(storage.clone());
-    let stats = run(storage, source).expect("create").record.stats;
-    stats.new_chunks + stats.reused_chunks
-}
-
 #[test]
 fn packs_of_a_running_create_may_be_claimed() {
     let bytes = noise(7, LEN);
