@@ -40,6 +40,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Info(args) => commands::info::run(&args),
         Command::Diff(args) => commands::diff::run(&args),
         Command::Extract(args) => commands::extract::run(&args),
+        Command::Compact(args) => commands::compact::run(&args),
         Command::Mount(args) => commands::mount::run(&args),
         Command::Umount(args) => commands::umount::run(&args),
     };

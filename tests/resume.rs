@@ -95,10 +95,6 @@ fn a_signal_loses_nothing_that_was_compressed() {
     let created = run(storage.clone(), source.path()).expect("create");
     check(&storage, &created, &bytes, "stopped");
     assert!(created.resumed.chunks > 0);
-    assert_eq!(
-        created.record.stats.new_chunks + created.record.stats.reused_chunks,
-        chunks_of(source.path())
-    );
 }
 
 #[test]

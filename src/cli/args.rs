@@ -1,5 +1,6 @@
 //! The raw arguments of every command.
 
+mod compact;
 mod diff;
 
 use std::ffi::OsString;
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::output::parse_size;
 use super::secret::SecretArgs;
+pub(super) use compact::CompactArgs;
 pub(super) use diff::DiffArgs;
 
 /// Back up whole disks, and walk into the backups
@@ -60,6 +62,12 @@ Examples:
   copal extract /srv/backups::web01~1 /dev/vg0/restored --force
   copal extract /srv/backups::web01 --stdout | ssh host dd of=/dev/sda bs=1M")]
     Extract(ExtractArgs),
+    /// Give back the space of deleted archives
+    #[command(after_help = "\
+Examples: copal compact /srv/backups; copal compact /srv/backups --dry-run
+Mounts, restores and backups may go on meanwhile. What a running backup may have relied on is freed by the next compact.
+Packs that an interrupted backup left are freed too, so run the backup again first if it is to go on where it ended.")]
+    Compact(CompactArgs),
     /// Serve archives as read-only sparse image files
     #[command(after_help = "\
 Examples:
