@@ -352,7 +352,8 @@ fn a_crash_at_any_step_loses_nothing_and_the_next_one_finishes() {
         run(scene.storage.clone(), now).unwrap_or_else(|error| panic!("after {puts}: {error}"));
         scene.assert_whole_but(&[0, 3]);
         let last = run(scene.storage.clone(), now).expect("compact");
-        assert_eq!(last.plan.dead(), (0, 0), "after {puts}");
+        // What no index names may be a running create's, for that session seems to live.
+        assert!(last.plan.candidates.iter().all(|pack| pack.unindexed), "after {puts}: {:?}", last.plan);
         for folder in ["condemned", "intents"] {
             assert_eq!(names(&scene.storage, folder), Vec::<String>::new(), "after {puts}");
         }
