@@ -1,7 +1,7 @@
 //! The raw arguments of every command.
 
-mod diff;
 mod delete;
+mod diff;
 mod list;
 mod prune;
 mod rename;

@@ -1,8 +1,8 @@
 //! One module per command.
 
 pub(super) mod create;
-pub(super) mod diff;
 pub(super) mod delete;
+pub(super) mod diff;
 pub(super) mod extract;
 pub(super) mod info;
 pub(super) mod init;
