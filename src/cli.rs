@@ -10,6 +10,7 @@ mod output;
 mod progress;
 mod repository;
 mod secret;
+mod selection;
 mod signals;
 
 use std::ffi::OsString;
@@ -43,6 +44,11 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Compact(args) => commands::compact::run(&args),
         Command::Mount(args) => commands::mount::run(&args),
         Command::Umount(args) => commands::umount::run(&args),
+        Command::Delete(args) => commands::delete::run(&args),
+        Command::Undelete(args) => commands::undelete::run(&args),
+        Command::Prune(args) => commands::prune::run(&args),
+        Command::Rename(args) => commands::rename::run(&args),
+        Command::Tag(args) => commands::tag::run(&args),
     };
     match result {
         Ok(()) if logger::warnings() > 0 => Exit::Warnings.into(),

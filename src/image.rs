@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod diff;
 pub mod maps;
+pub mod reach;
 pub mod reader;
 pub mod tree_writer;
 pub mod walk;

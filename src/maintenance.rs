@@ -7,6 +7,8 @@ pub mod compact;
 pub mod error;
 pub mod inventory;
 pub mod live;
+pub mod prune;
 pub mod sessions;
+pub mod undelete;
 
 pub use error::{Error, Result};

@@ -16,6 +16,7 @@ pub mod reference;
 pub mod reserve;
 pub mod session;
 pub mod standing;
+pub mod states;
 pub mod unlock;
 
 use std::sync::Arc;

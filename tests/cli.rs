@@ -5,6 +5,7 @@
 mod cli {
     mod create;
     mod damage;
+    mod delete;
     mod devices;
     mod diff;
     mod extract;
@@ -15,6 +16,8 @@ mod cli {
     mod memory;
     mod mount;
     mod names;
+    mod prune;
+    mod rename;
     mod secrets;
     mod signals;
     mod sources;

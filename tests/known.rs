@@ -4,8 +4,10 @@ mod common;
 
 use common::{back_up, file_of, make, open};
 use copal::id::ArchiveId;
+use copal::repository::archives::{is_deleted, record_name};
 use copal::repository::known::{Distrust, Memory};
 use copal::repository::session::Session;
+use copal::repository::states::{Change, apply};
 use copal::repository::{Repository, now};
 use copal::storage::memory::MemoryStorage;
 
@@ -26,7 +28,8 @@ impl Client {
     fn judge(&self, repository: &Repository) -> Result<(), Distrust> {
         self.memory.check_header(PLACE, repository.header(), false)?;
         let archives = repository.archives().expect("list");
-        self.memory.check_archives(repository.id(), repository.config().generation, &archives)
+        let is_deleted = |archive| is_deleted(repository.objects(), archive).expect("states");
+        self.memory.check_archives(repository.id(), repository.config().generation, &archives, &is_deleted)
     }
 
     fn remember(&self, repository: &Repository) {
@@ -127,4 +130,72 @@ fn an_archive_that_was_never_confirmed_is_not_missed() {
     }
     assert_eq!(open(storage.clone()).archives().expect("list").len(), 1, "withdrawn");
     assert_eq!(client.visit(&storage), Ok(()), "it was only half made");
+}
+
+fn change(storage: &MemoryStorage, archive: ArchiveId, change: Change) {
+    apply(&open(storage.clone()), "test", &[(archive, change)]).expect("apply");
+}
+
+/// Removes the record, as a compaction does, and leaves the states or not.
+fn reclaim(storage: &MemoryStorage, archive: ArchiveId, states: bool) {
+    let objects = open(storage.clone()).objects().clone();
+    objects.delete(&record_name(archive)).expect("delete");
+    if states {
+        for state in objects.list(&format!("states/{archive}")).expect("list") {
+            objects.delete(state.name.as_str()).expect("delete");
+        }
+    }
+}
+
+#[test]
+fn a_deletion_elsewhere_is_no_rollback_until_nothing_tells_of_it() {
+    for (record, states) in [(false, false), (true, false), (true, true)] {
+        let storage = MemoryStorage::new();
+        make(storage.clone());
+        archive(&storage, "web01", b"one");
+        let newest = archive(&storage, "web01", b"two");
+        let client = Client::new();
+        assert_eq!(client.visit(&storage), Ok(()));
+        let before = storage.snapshot();
+        change(&storage, newest, Change::Delete);
+        if record {
+            reclaim(&storage, newest, states);
+        }
+        let visit = client.visit(&storage);
+        if states {
+            assert!(matches!(&visit, Err(Distrust::RolledBack { archive, .. }) if *archive == newest));
+        } else {
+            assert_eq!(visit, Ok(()), "record removed: {record}");
+            // What it saw since is remembered instead.
+            assert_eq!(client.visit(&MemoryStorage::from_snapshot(before)), Ok(()), "as after an undelete");
+        }
+    }
+}
+
+#[test]
+fn a_rename_elsewhere_is_no_rollback_and_the_new_name_is_remembered() {
+    let storage = MemoryStorage::new();
+    make(storage.clone());
+    let empty = storage.snapshot();
+    let only = archive(&storage, "web01", b"one");
+    let client = Client::new();
+    assert_eq!(client.visit(&storage), Ok(()));
+    change(&storage, only, Change::Rename(common::name("web02")));
+    assert_eq!(client.visit(&storage), Ok(()));
+    let missed = client.visit(&MemoryStorage::from_snapshot(empty));
+    assert!(matches!(&missed, Err(Distrust::RolledBack { name, .. }) if name == "web02"), "{missed:?}");
+}
+
+#[test]
+fn a_deletion_of_another_archive_excuses_nothing() {
+    let storage = MemoryStorage::new();
+    make(storage.clone());
+    let old = archive(&storage, "web01", b"one");
+    change(&storage, old, Change::Delete);
+    let before = storage.snapshot();
+    archive(&storage, "web01", b"two");
+    let client = Client::new();
+    assert_eq!(client.visit(&storage), Ok(()));
+    let visit = client.visit(&MemoryStorage::from_snapshot(before));
+    assert!(matches!(visit, Err(Distrust::RolledBack { .. })), "{visit:?}");
 }

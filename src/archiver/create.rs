@@ -1,6 +1,6 @@
 //! Making an archive: the create side of the protocol, around the pipeline.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -15,15 +15,14 @@ pub use super::span::Resumed;
 use super::{Monitor, Stop};
 use crate::chunker::Chunker;
 use crate::codec::compress::Compression;
-use crate::codec::keys::BlobKind;
 use crate::format::config::ChunkerParams;
 use crate::format::limits::{MAX_HOST, MAX_SOURCE_PATH};
 use crate::format::name::ArchiveName;
 use crate::format::pack::PackKind;
 use crate::format::record::{ArchiveRecord, Member, SourceInfo};
-use crate::id::{ArchiveId, BlobId, PackId, SessionId};
-use crate::image::Image;
+use crate::id::{ArchiveId, PackId, SessionId};
 use crate::image::maps::Maps;
+use crate::image::reach;
 use crate::repository::archives::{chain, list_archives, refresh_catalogue};
 use crate::repository::index::{Index, publish_segments};
 use crate::repository::packer::{PackWriter, StoredPack};
@@ -183,21 +182,8 @@ fn lost_packs(
         return Ok(HashSet::new());
     }
     let maps = Maps::new(repository.clone(), WALK_CACHE);
-    let mut needed: HashMap<PackId, Vec<(BlobKind, BlobId)>> = HashMap::new();
-    for member in &record.members {
-        let image = Image::of(member, repository.config().span_shift);
-        let walked = maps.walk(&image, &mut |kind, id, at| {
-            if unconfirmed.gone.contains(&at.pack.id) {
-                needed.entry(at.pack.id).or_default().push((kind, id));
-            }
-        });
-        if walked.is_err() {
-            // A map is gone with its pack: everything is stored again.
-            return Ok(unconfirmed.gone.clone());
-        }
-    }
-    needed.retain(|pack, blobs| !unconfirmed.all_forwarded(repository.packs(), *pack, blobs));
-    Ok(needed.into_keys().collect())
+    // Where a map is gone with its pack, everything is stored again.
+    Ok(reach::lost_packs(repository, &maps, record, unconfirmed).unwrap_or_else(|_| unconfirmed.gone.clone()))
 }
 
 fn store_all(

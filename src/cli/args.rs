@@ -1,12 +1,23 @@
 //! The raw arguments of every command.
 
 mod compact;
+mod delete;
 mod diff;
+mod list;
+mod prune;
+mod rename;
+mod tag;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(super) use delete::DeleteArgs;
+pub(super) use list::ListCommandArgs;
+pub(super) use prune::PruneArgs;
+pub(super) use rename::RenameArgs;
+pub(super) use tag::TagArgs;
 
 use super::output::parse_size;
 use super::secret::SecretArgs;
@@ -48,7 +59,7 @@ Examples:
     Create(CreateArgs),
     /// List archives
     #[command(after_help = "Examples: copal list /srv/backups; copal list '/srv/backups::web*'")]
-    List(ListArgs),
+    List(ListCommandArgs),
     /// Show a repository's or an archive's facts
     #[command(after_help = "Example: copal info /srv/backups::web01")]
     Info(ListArgs),
@@ -80,6 +91,37 @@ key_file=FILE, and those of mount(8). From fstab, with a link mount.fuse.copal t
     /// End a mount
     #[command(after_help = "Example: copal umount /mnt/backups")]
     Umount(UmountArgs),
+    /// Delete archives; their space is free after a compaction
+    #[command(after_help = "\
+Examples:
+  copal delete /srv/backups::web01~3
+  copal delete '/srv/backups::#a1b2c3' '#d4e5f6'
+  copal delete /srv/backups::web01 --all --dry-run")]
+    Delete(DeleteArgs),
+    /// Bring deleted archives back, as long as their space was not reclaimed
+    #[command(after_help = "\
+Examples:
+  copal list /srv/backups --deleted
+  copal undelete '/srv/backups::#a1b2c3'")]
+    Undelete(DeleteArgs),
+    /// Delete archives that no rule keeps
+    #[command(after_help = "\
+Each name is judged by itself. The newest archive of a name is always kept, and so are unconfirmed ones. Of an hour, day,
+week, month or year the newest archive is kept; periods without archives do not count.
+Example: copal prune /srv/backups --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --list --dry-run")]
+    Prune(PruneArgs),
+    /// Rename archives
+    #[command(after_help = "\
+Examples:
+  copal rename /srv/backups::web01 www01 --all
+  copal rename '/srv/backups::#a1b2c3' before-upgrade")]
+    Rename(RenameArgs),
+    /// Change the tags and the comment of archives
+    #[command(after_help = "\
+Examples:
+  copal tag /srv/backups::web01 --add keep
+  copal tag /srv/backups::web01~1 --remove keep --comment 'after the upgrade'")]
+    Tag(TagArgs),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -2,10 +2,15 @@
 
 pub(super) mod compact;
 pub(super) mod create;
+pub(super) mod delete;
 pub(super) mod diff;
 pub(super) mod extract;
 pub(super) mod info;
 pub(super) mod init;
 pub(super) mod list;
 pub(super) mod mount;
+pub(super) mod prune;
+pub(super) mod rename;
+pub(super) mod tag;
 pub(super) mod umount;
+pub(super) mod undelete;

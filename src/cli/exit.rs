@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::archiver;
+use crate::maintenance;
 use crate::repository;
 
 /// How the program ends.
@@ -49,8 +50,9 @@ pub(super) fn report(error: &anyhow::Error) -> Exit {
     if let Some(advice) = advice(error) {
         super::logger::line(&format!("copal: {advice}"));
     }
-    match error.downcast_ref::<archiver::Error>() {
-        Some(archiver::Error::Stopped { signal }) => Exit::Signal(*signal),
+    match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(archiver::Error::Stopped { signal }), _) => Exit::Signal(*signal),
+        (_, Some(maintenance::Error::Stopped(stopped))) => Exit::Signal(stopped.signal),
         _ => Exit::Failed,
     }
 }
@@ -59,7 +61,11 @@ pub(super) fn report(error: &anyhow::Error) -> Exit {
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
     let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>())?.kind();
     let in_repository = error.downcast_ref::<repository::Error>().is_some()
-        || matches!(error.downcast_ref(), Some(archiver::Error::Repository(_) | archiver::Error::Image(_)));
+        || matches!(error.downcast_ref(), Some(archiver::Error::Repository(_) | archiver::Error::Image(_)))
+        || matches!(
+            error.downcast_ref(),
+            Some(maintenance::Error::Repository(_) | maintenance::Error::Image(_))
+        );
     match kind {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Some("no space is left: free some, or use another disk; what was there before is whole")

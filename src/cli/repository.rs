@@ -11,7 +11,7 @@ use super::output::escaped;
 use super::secret::SecretArgs;
 use crate::codec::slot_key::Secret;
 use crate::repository::Repository;
-use crate::repository::archives::Archive;
+use crate::repository::archives::{Archive, Listing, is_deleted, list_all};
 use crate::repository::known::Memory;
 use crate::repository::unlock::Locked;
 use crate::storage::local::LocalStorage;
@@ -21,6 +21,8 @@ use crate::storage::local::LocalStorage;
 pub(super) struct Opened {
     pub(super) repository: Arc<Repository>,
     pub(super) archives: Vec<Archive>,
+    /// Those that were deleted, and whose space may not be reclaimed yet.
+    pub(super) deleted: Vec<Archive>,
     place: String,
     memory: Memory,
 }
@@ -63,13 +65,14 @@ impl Found {
     /// Unlocks, lists, and holds the archives against what this machine remembers.
     pub(super) fn unlock(self, secret: Option<&Secret>) -> anyhow::Result<Opened> {
         let repository = Arc::new(self.locked.unlock(secret)?);
-        let archives = repository.archives()?;
+        let Listing { archives, deleted } = list_all(repository.objects())?;
         let generation = repository.config().generation;
         if !self.trust_changed {
-            self.memory.check_archives(repository.id(), generation, &archives)?;
+            let is_deleted = |archive| is_deleted(repository.objects(), archive).unwrap_or(false);
+            self.memory.check_archives(repository.id(), generation, &archives, &is_deleted)?;
         }
         self.memory.remember(&self.place, repository.header(), generation, &archives);
-        Ok(Opened { repository, archives, place: self.place, memory: self.memory })
+        Ok(Opened { repository, archives, deleted, place: self.place, memory: self.memory })
     }
 }
 
@@ -83,7 +86,8 @@ impl Opened {
 
     /// Remembers the archives as they are now.
     pub(super) fn remember(&self) -> anyhow::Result<()> {
-        let archives = self.repository.archives().context("the archive is stored, but cannot be listed")?;
+        let archives =
+            self.repository.archives().context("all is done, but the archives cannot be listed")?;
         let generation = self.repository.config().generation;
         self.memory.remember(&self.place, self.repository.header(), generation, &archives);
         Ok(())

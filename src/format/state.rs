@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::name::ArchiveName;
-use super::{FormatError, msgpack};
+use super::{FormatError, limits, msgpack};
 use crate::id::{ArchiveId, Nonce16, SessionId};
 
 /// A counter this far above the next lower one was not written by a Copal.
@@ -80,9 +80,9 @@ impl fmt::Display for StateName {
     }
 }
 
-/// The states that count, one for each kind of change, out of all that are listed for one archive.
+/// The states of one archive whose counters can be believed, in the order of what wins.
 #[must_use]
-pub fn winners(mut names: Vec<StateName>) -> Vec<StateName> {
+pub fn believable(mut names: Vec<StateName>) -> Vec<StateName> {
     names.sort_by_key(|name| (name.counter, name.nonce));
     let mut believable = Vec::new();
     let mut last = 0u64;
@@ -94,8 +94,14 @@ pub fn winners(mut names: Vec<StateName>) -> Vec<StateName> {
         last = name.counter;
         believable.push(name);
     }
+    believable
+}
+
+/// The states that count, one for each kind of change, out of all that are listed for one archive.
+#[must_use]
+pub fn winners(names: Vec<StateName>) -> Vec<StateName> {
     let mut winners: std::collections::BTreeMap<ChangeKind, StateName> = std::collections::BTreeMap::new();
-    believable.into_iter().for_each(|name| {
+    believable(names).into_iter().for_each(|name| {
         winners.insert(name.kind, name);
     });
     winners.into_values().collect()
@@ -150,6 +156,14 @@ impl ArchiveState {
         };
         if !carries || state.archive != name.archive || state.counter != name.counter {
             return Err(FormatError::malformed("archive state", "it does not fit its name"));
+        }
+        let long = state.comment.as_ref().is_some_and(|comment| comment.len() > limits::MAX_COMMENT);
+        let many = state.tags.as_ref().is_some_and(|tags| tags.len() > limits::MAX_TAGS);
+        if long || many || state.host.len() > limits::MAX_HOST {
+            return Err(FormatError::malformed(
+                "archive state",
+                "host or comment too long, or too many tags",
+            ));
         }
         Ok(state)
     }

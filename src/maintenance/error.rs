@@ -36,6 +36,41 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// Space of a deleted archive was reclaimed.
+    #[error(
+        "archive {archive} cannot come back: its space was already reclaimed, in part at least ({reason}); it stays deleted"
+    )]
+    Reclaimed {
+        /// The archive.
+        archive: ArchiveId,
+        /// What of it is gone.
+        reason: String,
+    },
+    /// Somebody deleted an archive while it was being restored.
+    #[error("archive {archive} was deleted again meanwhile; repeat the command if it is to come back")]
+    DeletedAgain {
+        /// The archive.
+        archive: ArchiveId,
+    },
+    /// It is not deleted.
+    #[error("archive {archive} is not deleted")]
+    NotDeleted {
+        /// The archive.
+        archive: ArchiveId,
+    },
+    /// Others restored an archive again and again.
+    #[error(
+        "others were restoring archive {archive} all the time: look with 'copal list' whether it is back"
+    )]
+    Contended {
+        /// The archive.
+        archive: ArchiveId,
+    },
+    /// The policy says nothing about what to keep.
+    #[error(
+        "the policy keeps nothing, so that all archives but the newest would go: give at least one of --keep-last, --keep-hourly, --keep-daily, --keep-weekly, --keep-monthly, --keep-yearly (above 0) or --keep-within"
+    )]
+    EmptyPolicy,
     /// A signal came.
     #[error(transparent)]
     Stopped(#[from] Stopped),

@@ -79,6 +79,10 @@ fn is_complete(
     archive: &Archive,
     ground: &Unconfirmed,
 ) -> std::result::Result<bool, String> {
+    if ground.names(archive.id()) {
+        // Its record will go: it was deleted, and its undelete came too late.
+        return Ok(false);
+    }
     let record = repository.record(archive.id()).map_err(|error| chain(&error))?;
     let mut gone: HashSet<(PackId, BlobKind, BlobId)> = HashSet::new();
     let mut visit = |kind: BlobKind, id: BlobId, at: Location| {

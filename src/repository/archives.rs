@@ -19,6 +19,15 @@ const MAX_ABSORBED_BYTES: u64 = 8 << 20;
 /// How often the catalogue is read while creates go on replacing its segments.
 const CATALOGUE_TRIES: usize = 4;
 
+/// When and where an archive was deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deletion {
+    /// When, in ns since 1970, UTC, by that machine's clock.
+    pub time: i64,
+    /// On which machine.
+    pub host: String,
+}
+
 /// An archive as it stands now, states applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Archive {
@@ -32,6 +41,19 @@ pub struct Archive {
     pub comment: String,
     /// Whether its create or undelete has not ended, or died.
     pub unconfirmed: bool,
+    /// Whether one of its states cannot be read: it may have been deleted, or be called otherwise.
+    pub doubtful: bool,
+    /// That it was deleted, if it was; its record and perhaps its data are still there.
+    pub deleted: Option<Deletion>,
+}
+
+/// All archives that have a record, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listing {
+    /// Those that are neither deleted nor withdrawn.
+    pub archives: Vec<Archive>,
+    /// Those that were deleted, and may come back until their space is reclaimed.
+    pub deleted: Vec<Archive>,
 }
 
 impl Archive {
@@ -86,11 +108,45 @@ pub fn read_record(objects: &Objects, id: ArchiveId) -> Result<ArchiveRecord> {
 /// # Errors
 /// [`Error::Storage`] if something cannot be listed.
 pub fn list_archives(objects: &Objects) -> Result<Vec<Archive>> {
-    let Loaded { entries, sessions, .. } = load(objects)?;
-    let mut archives: Vec<Archive> =
-        entries.into_values().filter_map(|entry| apply_states(entry, &sessions)).collect();
-    archives.sort_by_key(|archive| (archive.time(), archive.entry.finished, archive.id()));
-    Ok(archives)
+    Ok(list_all(objects)?.archives)
+}
+
+/// All archives that are not withdrawn, the deleted ones apart. See [`list_archives`].
+///
+/// # Errors
+/// [`Error::Storage`] if something cannot be listed.
+pub fn list_all(objects: &Objects) -> Result<Listing> {
+    let Loaded { entries, sessions, doubtful, .. } = load(objects)?;
+    let apply = |entry: CatalogueEntry| {
+        let doubtful = doubtful.contains(&entry.id);
+        Archive { doubtful, ..apply_states(entry, &sessions) }
+    };
+    let mut all: Vec<Archive> = entries.into_values().map(apply).collect();
+    all.sort_by_key(|archive| (archive.time(), archive.entry.finished, archive.id()));
+    let (deleted, archives) = all.into_iter().partition(|archive| archive.deleted.is_some());
+    Ok(Listing { archives, deleted })
+}
+
+/// Whether states say that an archive was deleted or withdrawn, even where its record is gone already.
+///
+/// # Errors
+/// [`Error::Storage`], [`Error::Damaged`], [`Error::Format`].
+pub fn is_deleted(objects: &Objects, archive: ArchiveId) -> Result<bool> {
+    for winner in winners(list_states(objects, archive)?) {
+        match winner.kind {
+            ChangeKind::Withdrawn => return Ok(true),
+            ChangeKind::Deleted => return Ok(read_state(objects, &winner)?.deleted == Some(true)),
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
+/// The states that are listed for one archive, in no order.
+pub(super) fn list_states(objects: &Objects, archive: ArchiveId) -> Result<Vec<StateName>> {
+    let listed = objects.list(&format!("states/{archive}"))?;
+    let names = listed.iter().filter_map(|listed| StateName::parse(listed.name.as_str()));
+    Ok(names.filter(|name| name.archive == archive).collect())
 }
 
 /// A mark of what is listed now: another one means that archives came, went or changed. Opens nothing.
@@ -111,6 +167,8 @@ pub fn listing_mark(objects: &Objects) -> Result<[u8; 32]> {
 struct Loaded {
     sessions: HashSet<SessionId>,
     entries: BTreeMap<ArchiveId, CatalogueEntry>,
+    /// Those of which a state cannot be read.
+    doubtful: HashSet<ArchiveId>,
     /// Segments that were opened, with their number of entries and stored length.
     segments: Vec<(SegmentName, usize, u64)>,
     /// All listed segments.
@@ -130,7 +188,9 @@ fn load(objects: &Objects) -> Result<Loaded> {
     // The name of such a state says all, whatever became of its content.
     let is_withdrawn =
         |states: &Vec<StateName>| states.iter().any(|state| state.kind == ChangeKind::Withdrawn);
-    ids.retain(|id| !by_archive.get(id).is_some_and(is_withdrawn));
+    // Once more, for a record is removed before its states: one that went meanwhile must not show without them.
+    let still: HashSet<ArchiveId> = objects.list_ids("archives")?.into_iter().collect();
+    ids.retain(|id| still.contains(id) && !by_archive.get(id).is_some_and(is_withdrawn));
     let (mut entries, segments, listed) = read_whole_catalogue(objects)?;
     entries.retain(|id, _| ids.contains(id));
     for id in ids {
@@ -145,11 +205,19 @@ fn load(objects: &Objects) -> Result<Loaded> {
             }
         }
     }
-    for (id, entry) in &mut entries {
+    let mut doubtful = HashSet::new();
+    entries.retain(|id, entry| {
         let winning = winners(by_archive.remove(id).unwrap_or_default());
-        refresh_states(objects, entry, &winning);
-    }
-    Ok(Loaded { sessions, entries, segments, listed })
+        match refresh_states(objects, entry, &winning) {
+            States::Known => true,
+            States::Doubtful => {
+                doubtful.insert(*id);
+                true
+            }
+            States::Gone => false,
+        }
+    });
+    Ok(Loaded { sessions, entries, doubtful, segments, listed })
 }
 
 type Catalogue = (BTreeMap<ArchiveId, CatalogueEntry>, Vec<(SegmentName, usize, u64)>, Vec<SegmentName>);
@@ -208,39 +276,66 @@ fn merge_entry(entries: &mut BTreeMap<ArchiveId, CatalogueEntry>, entry: Catalog
     }
 }
 
+/// What became of an archive's states.
+enum States {
+    Known,
+    /// One cannot be read. The archive is shown without it: rather one too many than one too few.
+    Doubtful,
+    /// They were removed, and so was the record, before them.
+    Gone,
+}
+
 /// Leaves just the winning states, opening those that the catalogue does not have.
-fn refresh_states(objects: &Objects, entry: &mut CatalogueEntry, winning: &[StateName]) {
+fn refresh_states(objects: &Objects, entry: &mut CatalogueEntry, winning: &[StateName]) -> States {
     let known = std::mem::take(&mut entry.states);
+    let mut found = States::Known;
     for winner in winning {
         let name = winner.to_string();
         let state = known.iter().find(|known| known.name == name).map(|known| known.state.clone());
         let state = state.map_or_else(|| read_state(objects, winner), Ok);
         match state {
             Ok(state) => entry.states.push(KnownState { name, state }),
-            Err(error) => log::error!("{name} cannot be applied: {}", chain(&error)),
+            Err(error) => {
+                let record = error.is_missing().then(|| read_record(objects, entry.id));
+                if record.is_some_and(|record| record.is_err_and(|error| error.is_missing())) {
+                    return States::Gone;
+                }
+                log::error!(
+                    "{name} cannot be applied: {}; archive {} ({}) is shown without what it says{}",
+                    chain(&error),
+                    entry.id,
+                    entry.name,
+                    if winner.kind == ChangeKind::Deleted { ", and may have been deleted" } else { "" },
+                );
+                found = States::Doubtful;
+            }
         }
     }
+    found
 }
 
-fn read_state(objects: &Objects, name: &StateName) -> Result<ArchiveState> {
+pub(super) fn read_state(objects: &Objects, name: &StateName) -> Result<ArchiveState> {
     let plain = objects.get(ObjectKind::State, &name.to_string())?;
     Ok(ArchiveState::from_bytes(name, &plain)?)
 }
 
-/// `None` for archives that are deleted or withdrawn.
-fn apply_states(entry: CatalogueEntry, sessions: &HashSet<SessionId>) -> Option<Archive> {
+fn apply_states(entry: CatalogueEntry, sessions: &HashSet<SessionId>) -> Archive {
     let mut archive = Archive {
         name: entry.name.clone(),
         tags: entry.tags.clone(),
         comment: entry.comment.clone(),
         unconfirmed: sessions.contains(&entry.session),
+        doubtful: false,
+        deleted: None,
         entry,
     };
     for KnownState { state, .. } in &archive.entry.states {
-        if state.deleted == Some(true) {
-            return None;
+        match state.deleted {
+            Some(true) => archive.deleted = Some(Deletion { time: state.time, host: state.host.clone() }),
+            // Of all changes only this one relies on packs.
+            Some(false) => archive.unconfirmed |= sessions.contains(&state.session),
+            None => {}
         }
-        archive.unconfirmed |= sessions.contains(&state.session);
         if let Some(name) = &state.name {
             archive.name = name.clone();
         }
@@ -251,7 +346,7 @@ fn apply_states(entry: CatalogueEntry, sessions: &HashSet<SessionId>) -> Option<
             archive.comment.clone_from(comment);
         }
     }
-    Some(archive)
+    archive
 }
 
 /// Publishes a catalogue segment that describes every archive not yet described, absorbing small older segments, which are then

@@ -139,6 +139,39 @@ pub enum Error {
         /// What fits.
         candidates: Vec<String>,
     },
+    /// A name has several archives, and it was not said which.
+    #[error(
+        "{reference:?} fits {} archives: {}; say which one ({example}, or # and its id), or give --all for all of them", .candidates.len(), shown(.candidates)
+    )]
+    SeveralArchives {
+        /// What was asked for.
+        reference: String,
+        /// What fits, newest first.
+        candidates: Vec<String>,
+        /// How the newest would be written.
+        example: String,
+    },
+    /// A change breaks a rule of the format.
+    #[error("{what}: {count} are too many, {limit} are allowed")]
+    TooLong {
+        /// What is too long.
+        what: &'static str,
+        /// How long it is.
+        count: usize,
+        /// How long it may be.
+        limit: usize,
+    },
+    /// Not all of several archives were changed.
+    #[error("{done} of {total} archives were changed, then it failed: repeat the command for the others")]
+    Partly {
+        /// How many were changed.
+        done: usize,
+        /// How many should have been.
+        total: usize,
+        /// Why the next one was not.
+        #[source]
+        source: Box<Error>,
+    },
     /// A reference breaks its grammar.
     #[error("{reference:?} is no archive reference: {reason}")]
     BadReference {
@@ -181,8 +214,11 @@ impl Error {
     /// Whether space ran out.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let Self::Storage { source, .. } = self else { return false };
-        super::objects::is_full(source)
+        match self {
+            Self::Storage { source, .. } => super::objects::is_full(source),
+            Self::Partly { source, .. } => source.is_full(),
+            _ => false,
+        }
     }
 
     /// Whether the object was not there.

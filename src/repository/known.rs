@@ -50,7 +50,7 @@ pub enum Distrust {
     },
     /// Archives that this client has seen are not there.
     #[error(
-        "repository {repository} lacks archive {archive} ({name}, {time}), which this machine has seen, and has nothing newer of that name: it was rolled back, or the archive deleted elsewhere; if that is right, repeat with --trust-changed"
+        "repository {repository} lacks archive {archive} ({name}, {time}), which this machine has seen, nothing newer of that name, and no word of its deletion: it was rolled back, or the archive was deleted elsewhere and its space reclaimed since; if that is right, repeat with --trust-changed"
     )]
     RolledBack {
         /// The repository.
@@ -145,6 +145,9 @@ impl Memory {
 
     /// Judges the archives of an opened repository. `archives` oldest first.
     ///
+    /// One that this client remembers may be called otherwise now, or give way to a newer one of its name. One that is not there is asked for
+    /// with `is_deleted`: a sealed state that says so is somebody's deletion, and no rollback.
+    ///
     /// # Errors
     /// [`Distrust`].
     pub fn check_archives(
@@ -152,6 +155,7 @@ impl Memory {
         repository: RepositoryId,
         generation: u64,
         archives: &[Archive],
+        is_deleted: &dyn Fn(ArchiveId) -> bool,
     ) -> Result<(), Distrust> {
         let Some(known) = read::<Remembered>(&self.repository_file(repository)) else { return Ok(()) };
         if generation < known.generation {
@@ -159,7 +163,7 @@ impl Memory {
         }
         for (name, (archive, time)) in known.newest {
             let newer = |found: &Archive| found.name.as_str() == name && found.entry.finished > time;
-            if !archives.iter().any(|found| found.id() == archive || newer(found)) {
+            if !archives.iter().any(|found| found.id() == archive || newer(found)) && !is_deleted(archive) {
                 return Err(Distrust::RolledBack { repository, archive, name, time: format_time(time) });
             }
         }
@@ -245,7 +249,7 @@ mod tests {
         let fresh = header(3, EncryptionMode::None);
         assert!(matches!(memory.check_header("/new", &fresh, true), Err(Distrust::Unencrypted { .. })));
         assert_eq!(memory.check_header("/new", &fresh, false), Ok(()));
-        let older = memory.check_archives(ours.repository, 1, &[]);
+        let older = memory.check_archives(ours.repository, 1, &[], &|_| false);
         assert!(matches!(older, Err(Distrust::OlderConfig { found: 1, known: 2, .. })));
     }
 }

@@ -30,6 +30,12 @@ enum At {
     Time(i64),
 }
 
+impl std::fmt::Display for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.text)
+    }
+}
+
 impl Reference {
     /// Reads what stands behind `::`.
     ///
@@ -99,6 +105,30 @@ impl Reference {
             }
         };
         if found.is_empty() { Err(self.unknown()) } else { Ok(found) }
+    }
+
+    /// Those that a command is to change; `archives` oldest first. A name or glob that fits several counts only with `all`: elsewhere it means
+    /// the newest one, so nobody should have to remember that here it does not.
+    ///
+    /// # Errors
+    /// [`Error::SeveralArchives`], and those of [`Self::resolve`].
+    pub fn select<'a>(&self, archives: &'a [Archive], all: bool) -> Result<Vec<&'a Archive>> {
+        if self.is_one_archive() {
+            return Ok(vec![self.resolve(archives)?]);
+        }
+        let found = self.matches(archives)?;
+        if all || found.len() == 1 {
+            return Ok(found);
+        }
+        let shown = |archive: &&Archive| {
+            let id = archive.id().to_string();
+            format!("{}@{} (#{id:.8})", archive.name, format_time(archive.time()))
+        };
+        Err(Error::SeveralArchives {
+            reference: self.text.clone(),
+            candidates: found.iter().rev().map(shown).collect(),
+            example: found.last().map_or_else(String::new, |newest| format!("{}~0", newest.name)),
+        })
     }
 
     /// The one archive that is meant; `archives` oldest first.
@@ -191,6 +221,8 @@ mod tests {
             tags: vec![],
             comment: String::new(),
             unconfirmed: false,
+            doubtful: false,
+            deleted: None,
         }
     }
 

@@ -34,6 +34,8 @@ pub struct Session<'a> {
     id: SessionId,
     object: SessionObject,
     published: Mutex<Vec<ArchiveId>>,
+    /// States that say that an archive is not deleted any more.
+    pub(super) restored: Mutex<Vec<StateName>>,
     ended: bool,
 }
 
@@ -53,7 +55,8 @@ impl<'a> Session<'a> {
             what: what.chars().take(500).collect(),
         };
         let id = SessionId::random();
-        let mut session = Self { repository, id, object, published: Mutex::default(), ended: false };
+        let (published, restored) = (Mutex::default(), Mutex::default());
+        let mut session = Self { repository, id, object, published, restored, ended: false };
         if let Err(error) = session.write() {
             // One of two copies may be there. On read-only media there is nothing to remove, and nothing to say about it.
             let _ = session.objects().delete(&format!("sessions/{id}"));
@@ -69,7 +72,7 @@ impl<'a> Session<'a> {
         self.id
     }
 
-    fn objects(&self) -> &Objects {
+    pub(super) fn objects(&self) -> &Objects {
         self.repository.objects()
     }
 
@@ -82,6 +85,36 @@ impl<'a> Session<'a> {
     pub fn heartbeat(&self) {
         if let Err(error) = self.write() {
             log::warn!("the session's heartbeat failed: {}", super::archives::chain(&error));
+        }
+    }
+
+    /// Runs `work` while a thread of its own keeps the session alive.
+    pub fn keep_alive<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (done, waiting) = bounded::<()>(0);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while let Err(RecvTimeoutError::Timeout) = waiting.recv_timeout(HEARTBEAT) {
+                    self.heartbeat();
+                }
+            });
+            let result = work();
+            drop(done);
+            result
+        })
+    }
+
+    /// The content of a state of this name that changes nothing yet.
+    pub(super) fn state(&self, name: &StateName) -> ArchiveState {
+        ArchiveState {
+            archive: name.archive,
+            counter: name.counter,
+            time: now(),
+            host: self.object.host.clone(),
+            session: self.id,
+            deleted: None,
+            name: None,
+            tags: None,
+            comment: None,
         }
     }
 
@@ -104,17 +137,7 @@ impl<'a> Session<'a> {
     /// [`super::Error::Storage`].
     pub fn withdraw(&self, archive: ArchiveId) -> Result<()> {
         let name = StateName { archive, kind: ChangeKind::Withdrawn, counter: 1, nonce: Nonce16::random() };
-        let state = ArchiveState {
-            archive,
-            counter: 1,
-            time: now(),
-            host: self.object.host.clone(),
-            session: self.id,
-            deleted: None,
-            name: None,
-            tags: None,
-            comment: None,
-        };
+        let state = self.state(&name);
         self.objects().put(ObjectKind::State, &name.to_string(), &state.to_bytes())?;
         self.published.lock().retain(|published| *published != archive);
         Ok(())
@@ -128,30 +151,16 @@ impl<'a> Session<'a> {
         let objects = self.objects();
         objects.settle();
         let mut named = HashSet::new();
-        let mut moved = HashSet::new();
+        let (mut moved, mut archives) = (HashSet::new(), HashSet::new());
         for (_, intent) in guards::intents(objects)? {
             named.extend(intent.packs);
             moved.extend(intent.moved);
+            archives.extend(intent.archives);
         }
         let mut safe = listed_packs(objects)?;
         safe.retain(|pack| !named.contains(pack));
         let gone = claimed.difference(&safe).copied().collect();
-        Ok(Unconfirmed { gone, safe, moved })
-    }
-
-    /// Runs `work` while a thread of its own keeps the session alive.
-    pub fn keep_alive<T>(&self, work: impl FnOnce() -> T) -> T {
-        let (done, waiting) = bounded::<()>(0);
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                while let Err(RecvTimeoutError::Timeout) = waiting.recv_timeout(HEARTBEAT) {
-                    self.heartbeat();
-                }
-            });
-            let result = work();
-            drop(done);
-            result
-        })
+        Ok(Unconfirmed { gone, safe, moved, archives })
     }
 
     /// Ends the session: everything it published is confirmed.
@@ -165,7 +174,7 @@ impl<'a> Session<'a> {
 }
 
 impl Drop for Session<'_> {
-    /// Withdraws what was published but not confirmed. Where that fails, as on a full storage, the records are deleted and the session stays:
+    /// Withdraws what was published but not confirmed, and retracts what was restored. Where that fails, as on a full storage, the records are deleted and the session stays:
     /// one that appears late, or cannot be deleted either, is then shown as unconfirmed.
     fn drop(&mut self) {
         if self.ended {
@@ -177,7 +186,12 @@ impl Drop for Session<'_> {
                 let _ = self.objects().delete(&record_name(archive));
             })
         });
-        let ended = withdrawn.and_then(|()| self.objects().delete(&format!("sessions/{}", self.id)));
+        let restored = self.restored.lock().clone();
+        let retracted = || restored.iter().try_for_each(|state| super::states::retract(self, state.archive));
+        let ended = withdrawn.and_then(|()| retracted()).and_then(|()| {
+            self.objects().settle();
+            self.objects().delete(&format!("sessions/{}", self.id))
+        });
         if let Err(error) = ended {
             log::warn!("session {} could not be cleaned up: {}", self.id, super::archives::chain(&error));
         }
@@ -218,6 +232,8 @@ pub struct Unconfirmed {
     safe: HashSet<PackId>,
     /// Forwardings that intents name.
     moved: HashSet<String>,
+    /// Archives whose records intents name.
+    archives: HashSet<ArchiveId>,
 }
 
 impl Unconfirmed {
@@ -231,6 +247,18 @@ impl Unconfirmed {
     #[must_use]
     pub fn stays(&self, moved: &Moved) -> bool {
         !self.moved.contains(&moved.name)
+    }
+
+    /// Whether an intent names this archive: its record will go.
+    #[must_use]
+    pub fn names(&self, archive: ArchiveId) -> bool {
+        self.archives.contains(&archive)
+    }
+
+    /// Whether a blob stays that somebody believes in `pack`: there, if it is listed and no intent names it, or by forwardings that stay.
+    #[must_use]
+    pub fn keeps(&self, packs: &Packs, pack: PackId, kind: BlobKind, id: &BlobId) -> bool {
+        self.safe.contains(&pack) || self.all_forwarded(packs, pack, &[(kind, *id)])
     }
 
     /// Whether each of these blobs, all of the pack that is gone, is forwarded to a pack that is safe, by a forwarding that no intent names.

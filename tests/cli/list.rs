@@ -172,7 +172,10 @@ fn help_and_version_are_no_failure() {
     let place = Place::new();
     place.copal("--version").ok().prints(&["copal "]);
     place.copal("--help").ok().prints(&["COPAL_PASSPHRASE", "Exit codes", "mount"]);
-    for command in ["init", "create", "list", "info", "extract", "mount", "umount"] {
+    for command in [
+        "init", "create", "list", "info", "extract", "mount", "umount", "delete", "undelete", "prune",
+        "rename", "tag",
+    ] {
         place.copal(&format!("{command} --help")).ok().prints(&["Example", "copal "]);
     }
     assert!(std::path::Path::new(COPAL).exists());

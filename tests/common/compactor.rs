@@ -41,12 +41,21 @@ impl Compactor {
     }
 
     pub(crate) fn intend(&self, packs: &[PackId], moved: &[String]) -> String {
+        self.publish_intent(packs, moved, &[])
+    }
+
+    /// Says that an archive's record will go.
+    pub(crate) fn intend_archive(&self, archive: ArchiveId) -> String {
+        self.publish_intent(&[], &[], &[archive])
+    }
+
+    fn publish_intent(&self, packs: &[PackId], moved: &[String], archives: &[ArchiveId]) -> String {
         let intent = Intent {
             session: SessionId::random(),
             time: 1,
             packs: packs.to_vec(),
             segments: vec![],
-            archives: vec![],
+            archives: archives.to_vec(),
             moved: moved.to_vec(),
         };
         self.put(ObjectKind::Intent, format!("intents/{}", Nonce16::random()), &msgpack::to_bytes(&intent))

@@ -150,6 +150,12 @@ fn archive(args: &ListArgs, opened: &Opened, archive: &Archive) -> anyhow::Resul
                 .into(),
         );
     }
+    if archive.doubtful {
+        lines.push(
+            "DAMAGED      what was said of it later cannot be read: it may have been deleted or renamed; 'delete', 'undelete' or 'rename' say it anew"
+                .into(),
+        );
+    }
     for (member, table) in record.members.iter().zip(&tables) {
         lines.extend(member_lines(member, table.as_ref()));
     }

@@ -2,24 +2,25 @@
 
 use serde_json::json;
 
-use crate::cli::args::ListArgs;
+use crate::cli::args::ListCommandArgs;
 use crate::cli::location::Location;
 use crate::cli::output::{self, rfc3339, size, time};
 use crate::cli::repository::Opened;
 use crate::repository::archives::Archive;
 use crate::repository::reference::Reference;
 
-pub(in crate::cli) fn run(args: &ListArgs) -> anyhow::Result<()> {
+pub(in crate::cli) fn run(ListCommandArgs { list: args, deleted }: &ListCommandArgs) -> anyhow::Result<()> {
     let location = Location::parse(args.location.as_deref())?;
     let opened = Opened::at(&location.repository, &args.secrets)?;
+    let archives = if *deleted { &opened.deleted } else { &opened.archives };
     let shown = match location.reference.as_deref() {
-        None => opened.archives.iter().collect(),
+        None => archives.iter().collect(),
         Some(text) => {
             let reference = Reference::parse(text)?;
             if reference.is_one_archive() {
-                vec![reference.resolve(&opened.archives)?]
+                vec![reference.resolve(archives)?]
             } else {
-                reference.matches(&opened.archives)?
+                reference.matches(archives)?
             }
         }
     };
@@ -38,17 +39,31 @@ pub(in crate::cli) fn summary(archive: &Archive) -> serde_json::Value {
     let members: Vec<_> = members
         .map(|member| json!({ "name": member.name, "size": member.size, "data": member.data }))
         .collect();
-    json!({
+    let mut summary = json!({
         "id": archive.id(), "name": archive.name, "time": rfc3339(archive.time()), "size": archive.size(),
         "data": archive.data(), "comment": archive.comment, "tags": archive.tags, "members": members,
-        "unconfirmed": archive.unconfirmed,
-    })
+        "unconfirmed": archive.unconfirmed, "doubtful": archive.doubtful,
+    });
+    if let Some(deletion) = &archive.deleted {
+        summary["deleted"] = json!({ "time": rfc3339(deletion.time), "host": deletion.host });
+    }
+    summary
 }
 
 fn row(archive: &Archive) -> Vec<String> {
     let mut notes = Vec::new();
     if archive.unconfirmed {
         notes.push("UNCONFIRMED".to_owned());
+    }
+    if archive.doubtful {
+        notes.push("STATE DAMAGED".to_owned());
+    }
+    if let Some(deletion) = &archive.deleted {
+        notes.push(format!(
+            "deleted {} on {}",
+            time(deletion.time),
+            output::escaped(deletion.host.as_bytes())
+        ));
     }
     if archive.entry.members.len() > 1 {
         notes.push(format!("{} members", archive.entry.members.len()));

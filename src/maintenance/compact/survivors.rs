@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::sweep::Ground;
 use super::{Candidate, Compactor};
 use crate::codec::compress::Compression;
 use crate::codec::keys::BlobKind;
@@ -52,9 +53,10 @@ impl Compactor<'_> {
         let writer = PackWriter::start(kind, self.repository.config().pack_size, objects.clone())
             .map_err(|_| Error::Panicked { what: "the thread that stores packs" })?;
         let mut moves: HashMap<PackId, Moves> = HashMap::new();
+        let ground = self.ground(&packs.iter().map(|pack| **pack).collect::<Vec<_>>())?;
         for pack in packs {
             self.stop.check()?;
-            match self.copy_pack(pack, &writer) {
+            match self.copy_pack(pack, &ground, &writer) {
                 Ok(moved) => drop(moves.insert(pack.id, moved)),
                 // Why storing ended is known to the writer.
                 Err(Error::Repository(crate::repository::Error::Panicked { .. })) => break,
@@ -64,7 +66,8 @@ impl Compactor<'_> {
         Ok((writer.finish()?, moves))
     }
 
-    fn copy_pack(&self, pack: &Candidate, writer: &PackWriter) -> Result<Moves> {
+    /// What a compaction before this one forwarded to a pack that stays is not copied again.
+    fn copy_pack(&self, pack: &Candidate, ground: &Ground, writer: &PackWriter) -> Result<Moves> {
         let mut moved = Moves::new();
         let repository = self.repository;
         let (from, entries) = match repository.packs().located_entries(pack.kind, pack.id) {
@@ -73,8 +76,10 @@ impl Compactor<'_> {
             read => read?,
         };
         let current = repository.keyring().current_epoch();
+        let was_moved = !repository.packs().forwardings(pack.id).is_empty();
         for (number, entry) in entries.iter().enumerate() {
-            if !self.live.is_live(pack.number, number) {
+            let needed = self.live.is_live(pack.number, number);
+            if !needed || (was_moved && self.is_forwarded(pack.id, entry, ground)) {
                 continue;
             }
             match repository.packs().sealed(entry.kind, &entry.id, entry.location(from)) {

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::{Candidate, Compactor};
 use crate::format::envelope::ObjectKind;
 use crate::format::msgpack;
+use crate::format::pack::PackEntry;
 use crate::format::protocol::Intent;
 use crate::id::{ArchiveId, Nonce16, PackId};
 use crate::maintenance::error::Result;
@@ -19,7 +20,7 @@ use crate::repository::standing::{Standing, Stands};
 const MAX_DELETIONS: usize = 4;
 
 /// What must not be relied on, or is.
-struct Ground {
+pub(super) struct Ground {
     /// Packs that are listed, and that nobody is about to delete or replace.
     safe: HashSet<PackId>,
     /// Forwardings that somebody is about to delete.
@@ -95,7 +96,7 @@ impl Compactor<'_> {
     }
 
     /// Lists once more, now that the intent can be seen.
-    fn ground(&self, packs: &[Candidate]) -> Result<Ground> {
+    pub(super) fn ground(&self, packs: &[Candidate]) -> Result<Ground> {
         let objects = self.repository.objects();
         let mut unsafe_packs: HashSet<PackId> = packs.iter().map(|pack| pack.id).collect();
         unsafe_packs.extend(condemned_lists(objects)?.into_iter().flat_map(|(_, list)| list.packs));
@@ -117,16 +118,17 @@ impl Compactor<'_> {
         if live.is_empty() {
             return Ok(false);
         }
-        let packs = self.repository.packs();
-        let entries = packs.entries(pack.kind, pack.id)?;
+        let entries = self.repository.packs().entries(pack.kind, pack.id)?;
+        let forwarded =
+            |blob: &usize| entries.get(*blob).is_some_and(|entry| self.is_forwarded(pack.id, entry, ground));
+        Ok(!live.iter().all(forwarded))
+    }
+
+    /// Whether a blob can be read without its pack, by a forwarding that stays, in a pack that stays.
+    pub(super) fn is_forwarded(&self, pack: PackId, entry: &PackEntry, ground: &Ground) -> bool {
         let stays = |moved: &Moved| !ground.going.contains(&moved.name);
         let safe = |pack: PackId| ground.safe.contains(&pack);
-        let forwarded = |blob: &usize| {
-            entries
-                .get(*blob)
-                .is_some_and(|entry| packs.is_forwarded(pack.id, entry.kind, &entry.id, &stays, &safe))
-        };
-        Ok(!live.iter().all(forwarded))
+        self.repository.packs().is_forwarded(pack, entry.kind, &entry.id, &stays, &safe)
     }
 
     fn delete_all(&mut self, doomed: &[Doomed]) -> Result<()> {

@@ -1,0 +1,56 @@
+//! Which archives a command changes: those that were said, and never several by accident.
+
+use std::ffi::OsString;
+
+use anyhow::bail;
+
+use super::location::Location;
+use super::output::time;
+use crate::repository::archives::Archive;
+use crate::repository::reference::Reference;
+
+/// The references of a command line: what stands behind `::` in the first argument, then those of the same repository, with or without it.
+pub(super) fn references(location: &Location, more: &[OsString]) -> anyhow::Result<Vec<Reference>> {
+    let mut references = vec![Reference::parse(location.required_reference()?)?];
+    for argument in more {
+        let text = match argument.to_str() {
+            Some(text) if !text.contains("::") => text.to_owned(),
+            _ => {
+                let other = Location::parse(Some(argument))?;
+                if other.repository != location.repository {
+                    bail!(
+                        "{} is another repository than {}: name one in each command",
+                        other.repository.display(),
+                        location.repository.display()
+                    );
+                }
+                other.required_reference()?.to_owned()
+            }
+        };
+        references.push(Reference::parse(&text)?);
+    }
+    Ok(references)
+}
+
+/// The archives that are meant, each once, oldest first, as `archives` are. A name or pattern that fits several needs `all`.
+pub(super) fn select<'a>(
+    references: &[Reference],
+    archives: &'a [Archive],
+    all: bool,
+) -> anyhow::Result<Vec<&'a Archive>> {
+    let mut chosen = Vec::new();
+    for reference in references {
+        chosen.extend(reference.select(archives, all)?.into_iter().map(Archive::id));
+    }
+    Ok(archives.iter().filter(|archive| chosen.contains(&archive.id())).collect())
+}
+
+/// An archive in a table of those that were changed.
+pub(super) fn row(archive: &Archive) -> Vec<String> {
+    vec![archive.name.to_string(), time(archive.time()), format!("#{:.8}", archive.id().to_string())]
+}
+
+/// So many archives.
+pub(super) fn count(archives: usize) -> String {
+    if archives == 1 { "1 archive".into() } else { format!("{archives} archives") }
+}

@@ -1,0 +1,686 @@
+//! What is said of archives after they were made: whoever says it, and whatever stops him, all clients see the same, and no archive is lost.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use common::compactor::Compactor;
+use common::watched::Watched;
+use common::{assert_whole, back_up, file_of, listed, make, name, noise, open, packs_of};
+use copal::format::pack::PackKind;
+use copal::format::state::{ChangeKind, StateName};
+use copal::id::{ArchiveId, Nonce16};
+use copal::maintenance::undelete::undelete;
+use copal::maintenance::{Error, Result};
+use copal::repository::archives::{Archive, Listing, list_all, record_name};
+use copal::repository::session::Session;
+use copal::repository::states::{Change, apply};
+use copal::storage::faults::Faults;
+use copal::storage::lagging::Lagging;
+use copal::storage::memory::{MemoryStorage, Objects};
+use copal::storage::recorder::Op;
+use copal::storage::{Name, Storage};
+use copal::task::Stop;
+
+/// Far more puts and deletes than one of these commands makes.
+const MANY: u64 = 60;
+
+/// Two archives of one name, which share their first half.
+struct Scene {
+    before: Objects,
+    ids: [ArchiveId; 2],
+    bytes: [Vec<u8>; 2],
+}
+
+impl Scene {
+    fn new() -> Self {
+        let storage = MemoryStorage::new();
+        let repository = make(storage.clone());
+        let old = noise(1, 5 << 19);
+        let new = [&old[..1 << 20], &noise(2, 5 << 18)].concat();
+        let bytes = [old, new];
+        let ids =
+            [0, 1].map(|at| back_up(&repository, "disk", file_of(&bytes[at]).path()).id.expect("an id"));
+        Self { before: storage.snapshot(), ids, bytes }
+    }
+
+    fn storage(&self) -> MemoryStorage {
+        MemoryStorage::from_snapshot(self.before.clone())
+    }
+
+    /// The second archive deleted.
+    fn with_deleted(&self) -> MemoryStorage {
+        let storage = self.storage();
+        change(storage.clone(), self.ids[1], Change::Delete).expect("delete");
+        storage
+    }
+
+    fn check_first(&self, storage: &MemoryStorage, at: &str) {
+        let archives = listing(storage.clone()).archives;
+        assert!(archives.iter().any(|a| a.id() == self.ids[0] && !a.unconfirmed && !a.doubtful), "{at}");
+        assert_whole(storage.clone(), self.ids[0], &self.bytes[0]);
+    }
+}
+
+fn listing(storage: impl Storage + 'static) -> Listing {
+    list_all(open(storage).objects()).expect("list")
+}
+
+fn change(
+    storage: impl Storage + 'static,
+    archive: ArchiveId,
+    change: Change,
+) -> copal::repository::Result<()> {
+    apply(&open(storage), "test", &[(archive, change)])
+}
+
+fn restore(storage: impl Storage + 'static, archive: ArchiveId) -> Result<()> {
+    undelete(&open(storage), archive, &Stop::default())
+}
+
+fn find(archives: &[Archive], id: ArchiveId) -> Option<&Archive> {
+    archives.iter().find(|archive| archive.id() == id)
+}
+
+fn sessions(storage: &MemoryStorage) -> usize {
+    storage.list("sessions").expect("list").len() + storage.list("mirror/sessions").expect("list").len()
+}
+
+fn states(storage: &MemoryStorage, archive: ArchiveId) -> Vec<StateName> {
+    let listed = storage.list(&format!("states/{archive}")).expect("list");
+    listed.iter().filter_map(|listed| StateName::parse(listed.name.as_str())).collect()
+}
+
+#[test]
+fn changes_show_and_the_last_of_each_kind_counts() {
+    let scene = Scene::new();
+    let storage = scene.storage();
+    let id = scene.ids[1];
+    for change_to in [
+        Change::Rename(name("other")),
+        Change::Tag(vec![name("weekly"), name("keep")]),
+        Change::Comment("moved".into()),
+        Change::Rename(name("third")),
+        Change::Tag(vec![]),
+    ] {
+        change(storage.clone(), id, change_to).expect("change");
+    }
+    let archives = listing(storage.clone()).archives;
+    let archive = find(&archives, id).expect("listed");
+    assert_eq!((archive.name.as_str(), archive.comment.as_str()), ("third", "moved"));
+    assert!(archive.tags.is_empty() && !archive.unconfirmed);
+    assert_eq!(archive.entry.name.as_str(), "disk", "the record stays");
+    assert_eq!(states(&storage, id).iter().map(|state| state.counter).max(), Some(5));
+    assert_eq!(sessions(&storage), 0);
+    assert_whole(storage, id, &scene.bytes[1]);
+}
+
+#[test]
+fn what_is_too_long_changes_nothing() {
+    let scene = Scene::new();
+    let storage = scene.storage();
+    let tags: Vec<_> = (0..65).map(|n| name(&format!("t{n}"))).collect();
+    for too_long in [Change::Tag(tags), Change::Comment("x".repeat(4097))] {
+        let both = [(scene.ids[0], Change::Delete), (scene.ids[1], too_long)];
+        apply(&open(storage.clone()), "test", &both).expect_err("too long");
+        assert_eq!(storage.snapshot(), scene.before);
+    }
+}
+
+#[test]
+fn a_deleted_archive_comes_back_with_all_that_was_said_of_it() {
+    let scene = Scene::new();
+    let storage = scene.storage();
+    let id = scene.ids[1];
+    change(storage.clone(), id, Change::Rename(name("other"))).expect("rename");
+    for round in 0..3 {
+        change(storage.clone(), id, Change::Delete).expect("delete");
+        let Listing { archives, deleted } = listing(storage.clone());
+        assert!(find(&archives, id).is_none(), "{round}");
+        let gone = find(&deleted, id).expect("deleted");
+        assert_eq!(gone.name.as_str(), "other");
+        assert!(gone.deleted.as_ref().is_some_and(|deletion| deletion.time > 0 && !deletion.host.is_empty()));
+        restore(storage.clone(), id).expect("undelete");
+        let Listing { archives, deleted } = listing(storage.clone());
+        assert!(find(&archives, id).is_some_and(|a| a.name.as_str() == "other" && !a.unconfirmed));
+        assert!(deleted.is_empty());
+    }
+    assert_eq!(sessions(&storage), 0);
+    assert!(matches!(restore(storage, id), Err(Error::NotDeleted { .. })));
+}
+
+#[test]
+fn listings_after_a_change_open_no_state() {
+    let scene = Scene::new();
+    let storage = scene.with_deleted();
+    let watched = Watched::new(storage);
+    watched.watch(|op, object| {
+        assert!(op != Op::Read || !object.contains("states/") && !object.contains("archives/"), "{object}");
+        Ok(())
+    });
+    assert_eq!(listing(watched).deleted.len(), 1);
+}
+
+/// Two hosts that look before either has published.
+#[test]
+fn of_two_hosts_one_wins_and_everybody_sees_the_same() {
+    let scene = Scene::new();
+    let id = scene.ids[1];
+    let mut winners = BTreeSet::new();
+    for round in 0..24 {
+        let storage = scene.storage();
+        let slow = Watched::new(storage.clone());
+        let other = storage.clone();
+        slow.once(Op::Put, "states/", move || {
+            change(other, id, Change::Rename(name("fast"))).expect("rename");
+        });
+        change(slow, id, Change::Rename(name("slow"))).expect("rename");
+        let names: BTreeSet<String> = (0..3)
+            .map(|_| find(&listing(storage.clone()).archives, id).expect("listed").name.to_string())
+            .collect();
+        assert_eq!(names.len(), 1, "{round}");
+        let counters: Vec<_> = states(&storage, id).iter().map(|state| state.counter).collect();
+        assert_eq!(counters, [1, 1], "neither saw the other");
+        winners.extend(names);
+        // Whoever comes after both wins.
+        change(storage.clone(), id, Change::Rename(name("later"))).expect("rename");
+        assert_eq!(find(&listing(storage).archives, id).expect("listed").name.as_str(), "later");
+    }
+    assert_eq!(winners.len(), 2, "it is the nonce that decides");
+}
+
+/// As two prunes at once: both mean to delete, in either order.
+#[test]
+fn two_hosts_that_delete_the_same_agree() {
+    let scene = Scene::new();
+    let storage = scene.storage();
+    let slow = Watched::new(storage.clone());
+    let (other, [first, second]) = (storage.clone(), scene.ids);
+    slow.once(Op::Put, "states/", move || {
+        let both = [(second, Change::Delete), (first, Change::Comment("pruned around".into()))];
+        apply(&open(other), "prune", &both).expect("prune");
+    });
+    change(slow, second, Change::Delete).expect("delete");
+    let Listing { archives, deleted } = listing(storage.clone());
+    assert_eq!((archives.len(), deleted.len()), (1, 1));
+    restore(storage.clone(), second).expect("one undelete takes both back");
+    assert_eq!(listing(storage).archives.len(), 2);
+}
+
+#[test]
+fn a_change_is_seen_by_whoever_comes_after_it_though_lists_lag() {
+    let scene = Scene::new();
+    let lagging = Arc::new(Lagging::new(scene.storage(), 3).on_settle(Lagging::settle_now));
+    for text in ["a", "b", "c"] {
+        change(lagging.clone(), scene.ids[1], Change::Rename(name(text))).expect("rename");
+        assert_eq!(find(&listing(lagging.clone()).archives, scene.ids[1]).expect("it").name.as_str(), text);
+    }
+}
+
+#[test]
+fn unbelievable_counters_are_not_followed() {
+    let scene = Scene::new();
+    let storage = scene.storage();
+    let id = scene.ids[1];
+    let far = StateName { archive: id, kind: ChangeKind::Name, counter: u64::MAX, nonce: Nonce16::random() };
+    storage.put(&Name::new(&far.to_string()).expect("a name"), &[b"garbage"]).expect("put");
+    change(storage.clone(), id, Change::Rename(name("other"))).expect("rename");
+    assert_eq!(find(&listing(storage.clone()).archives, id).expect("listed").name.as_str(), "other");
+    assert!(states(&storage, id).iter().any(|state| state.counter == 1));
+}
+
+/// Damages both copies of every state of an archive, and takes the catalogue away.
+fn damage_states(storage: &MemoryStorage, archive: ArchiveId) {
+    for (object, _) in storage.snapshot() {
+        if object.as_str().contains(&format!("states/{archive}/")) {
+            storage.overwrite(&object, b"garbage".to_vec());
+        } else if object.as_str().contains("catalogue/") {
+            storage.delete(&object).expect("delete");
+        }
+    }
+}
+
+#[test]
+fn a_deletion_that_cannot_be_read_neither_hides_nor_vouches_for_an_archive() {
+    let scene = Scene::new();
+    let storage = scene.with_deleted();
+    damage_states(&storage, scene.ids[1]);
+    let Listing { archives, deleted } = listing(storage.clone());
+    assert!(deleted.is_empty());
+    assert!(find(&archives, scene.ids[1]).expect("shown").doubtful);
+    assert!(!find(&archives, scene.ids[0]).expect("shown").doubtful);
+    // Said again, either way, it is certain again.
+    let again = MemoryStorage::from_snapshot(storage.snapshot());
+    change(again.clone(), scene.ids[1], Change::Delete).expect("delete");
+    assert_eq!(listing(again).deleted.len(), 1);
+    restore(storage.clone(), scene.ids[1]).expect("undelete");
+    assert!(find(&listing(storage).archives, scene.ids[1]).is_some_and(|a| !a.doubtful && !a.unconfirmed));
+}
+
+/// A compaction that removes a deleted archive's record, then its states, while another client lists, at each call of that client.
+#[test]
+fn a_listing_never_shows_a_deleted_archive_as_its_record_goes() {
+    for catalogue in [true, false] {
+        for call in 0..MANY {
+            let scene = Scene::new();
+            let storage = scene.with_deleted();
+            if !catalogue {
+                for listed in storage.list("catalogue").expect("list") {
+                    open(storage.clone()).objects().delete(listed.name.as_str()).expect("delete");
+                }
+            }
+            let watched = Watched::new(storage.clone());
+            let repository = open(watched.clone());
+            let objects = open(storage.clone()).objects().clone();
+            let id = scene.ids[1];
+            let calls = Arc::new(std::sync::atomic::AtomicU64::new(0));
+            let counted = calls.clone();
+            watched.watch(move |_, _| {
+                if counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == call {
+                    objects.delete(&record_name(id)).expect("delete");
+                    for state in objects.list(&format!("states/{id}")).expect("list") {
+                        objects.delete(state.name.as_str()).expect("delete");
+                    }
+                }
+                Ok(())
+            });
+            let archives = list_all(repository.objects()).expect("list").archives;
+            assert!(find(&archives, id).is_none(), "before call {call}");
+            assert_eq!(archives.len(), 1);
+            if calls.load(std::sync::atomic::Ordering::SeqCst) <= call {
+                assert!(call > 6, "{call}");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crash_while_deleting_or_renaming_harms_nothing() {
+    let changes: [fn() -> Change; 3] =
+        [|| Change::Delete, || Change::Rename(name("other")), || Change::Tag(vec![name("t")])];
+    for to in changes {
+        let scene = Scene::new();
+        for n in 0..=MANY {
+            assert!(n < MANY, "a change never ends");
+            let faults = Arc::new(Faults::new(scene.storage()));
+            let repository = open(faults.clone());
+            faults.crash_after_puts(n);
+            let changed = apply(&repository, "test", &[(scene.ids[1], to())]);
+            let crashed = faults.crashed();
+            let storage = faults.inner();
+            let at = format!("{:?}, crash after {n}", to());
+            scene.check_first(storage, &at);
+            let Listing { archives, deleted } = listing(storage.clone());
+            let archive = find(&archives, scene.ids[1]).or(find(&deleted, scene.ids[1]));
+            let archive = archive.expect("either way it is there");
+            assert!(!archive.unconfirmed && !archive.doubtful, "{at}");
+            assert_whole(storage.clone(), scene.ids[1], &scene.bytes[1]);
+            change(storage.clone(), scene.ids[1], to()).expect("again");
+            let Listing { archives, deleted } = listing(storage.clone());
+            match to() {
+                Change::Delete => assert!(find(&deleted, scene.ids[1]).is_some(), "{at}"),
+                Change::Rename(to) => assert_eq!(find(&archives, scene.ids[1]).expect("it").name, to, "{at}"),
+                _ => assert_eq!(find(&archives, scene.ids[1]).expect("it").tags.len(), 1, "{at}"),
+            }
+            if !crashed {
+                changed.expect("nothing stopped it");
+                assert!(n > 6, "{n}");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crash_while_several_are_deleted_deletes_no_other() {
+    let scene = Scene::new();
+    let storage = scene.storage();
+    let third = back_up(&open(storage.clone()), "disk", file_of(&scene.bytes[0]).path()).id.expect("an id");
+    let before = storage.snapshot();
+    for n in 0..=MANY {
+        assert!(n < MANY, "a prune never ends");
+        let faults = Arc::new(Faults::new(MemoryStorage::from_snapshot(before.clone())));
+        let repository = open(faults.clone());
+        faults.crash_after_puts(n);
+        let both = scene.ids.map(|id| (id, Change::Delete));
+        let pruned = apply(&repository, "prune", &both);
+        let (crashed, storage) = (faults.crashed(), faults.inner());
+        assert_whole(storage.clone(), third, &scene.bytes[0]);
+        assert!(listed(storage.clone()).contains(&third), "crash after {n}");
+        apply(&open(storage.clone()), "prune", &both).expect("again");
+        assert_eq!(listed(storage.clone()), BTreeSet::from([third]));
+        if !crashed {
+            pruned.expect("nothing stopped it");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_failure_after_some_were_changed_says_how_many() {
+    let scene = Scene::new();
+    let faults = Arc::new(Faults::new(scene.storage()));
+    faults.fail_nth(Op::Put, "states/", 2, std::io::ErrorKind::StorageFull);
+    let failed = apply(&open(faults.clone()), "prune", &scene.ids.map(|id| (id, Change::Delete)));
+    let error = failed.expect_err("it is full");
+    assert!(error.is_full() && error.to_string().starts_with("1 of 2 archives were changed"), "{error}");
+    assert_eq!(listed(faults.inner().clone()), BTreeSet::from([scene.ids[1]]));
+    assert_eq!(sessions(faults.inner()), 0);
+}
+
+#[test]
+fn a_crash_while_undeleting_harms_nothing() {
+    let scene = Scene::new();
+    let before = scene.with_deleted().snapshot();
+    let mut unconfirmed = 0;
+    for n in 0..=MANY {
+        assert!(n < MANY, "an undelete never ends");
+        let faults = Arc::new(Faults::new(MemoryStorage::from_snapshot(before.clone())));
+        let repository = open(faults.clone());
+        faults.crash_after_puts(n);
+        let restored = undelete(&repository, scene.ids[1], &Stop::default());
+        let (crashed, storage) = (faults.crashed(), faults.inner());
+        let at = format!("crash after {n}");
+        scene.check_first(storage, &at);
+        let archives = listing(storage.clone()).archives;
+        let shown = find(&archives, scene.ids[1]);
+        unconfirmed += usize::from(shown.is_some_and(|archive| archive.unconfirmed));
+        if restored.is_ok() {
+            assert!(shown.is_some(), "{at}: returned, so it is there");
+        }
+        match restore(storage.clone(), scene.ids[1]) {
+            Ok(()) => {}
+            Err(Error::NotDeleted { .. }) => assert!(shown.is_some_and(|archive| !archive.unconfirmed)),
+            Err(error) => panic!("{at}, once more: {error}"),
+        }
+        let archives = listing(storage.clone()).archives;
+        assert!(find(&archives, scene.ids[1]).is_some_and(|archive| !archive.unconfirmed), "{at}");
+        assert_whole(storage.clone(), scene.ids[1], &scene.bytes[1]);
+        if !crashed {
+            restored.expect("nothing stopped it");
+            assert!(unconfirmed > 0, "no crash fell between state and confirmation");
+            return;
+        }
+    }
+}
+
+/// Where a compaction may fall in an undelete: before each of its calls of the storage.
+fn at_every_call_of_undelete(act: impl Fn(&Scene, &Compactor) + Clone + Send + Sync + 'static) -> [usize; 2] {
+    let scene = Arc::new(Scene::new());
+    let before = scene.with_deleted().snapshot();
+    let mut outcomes = [0, 0];
+    for call in 0.. {
+        let storage = MemoryStorage::from_snapshot(before.clone());
+        let watched = Watched::new(storage.clone());
+        let repository = open(watched.clone());
+        let calls = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let (counted, act, actor, place) = (calls.clone(), act.clone(), scene.clone(), storage.clone());
+        watched.watch(move |_, _| {
+            if counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == call {
+                act(&actor, &Compactor::new(place.clone()));
+            }
+            Ok(())
+        });
+        let restored = undelete(&repository, scene.ids[1], &Stop::default());
+        let at = format!("before call {call}");
+        scene.check_first(&storage, &at);
+        assert_eq!(sessions(&storage), 0, "{at}");
+        let Listing { archives, deleted } = listing(storage.clone());
+        match restored {
+            Ok(()) => {
+                outcomes[0] += 1;
+                assert!(find(&archives, scene.ids[1]).is_some_and(|a| !a.unconfirmed), "{at}");
+                assert_whole(storage.clone(), scene.ids[1], &scene.bytes[1]);
+            }
+            Err(Error::Reclaimed { .. }) => {
+                outcomes[1] += 1;
+                assert!(find(&archives, scene.ids[1]).is_none(), "{at}");
+                assert!(
+                    find(&deleted, scene.ids[1]).is_some() || !storage_has_record(&storage, &scene),
+                    "{at}"
+                );
+            }
+            Err(error) => panic!("{at}: {error}"),
+        }
+        if calls.load(std::sync::atomic::Ordering::SeqCst) <= call {
+            return outcomes;
+        }
+    }
+    unreachable!("an undelete ends")
+}
+
+fn storage_has_record(storage: &MemoryStorage, scene: &Scene) -> bool {
+    let record = Name::new(&record_name(scene.ids[1])).expect("a name");
+    storage.len(&record).is_ok()
+}
+
+/// What only the second archive needs.
+fn own_packs(scene: &Scene, compactor: &Compactor, kind: PackKind) -> Vec<copal::id::PackId> {
+    let own = packs_of(&compactor.0, scene.ids[1], kind);
+    own.difference(&packs_of(&compactor.0, scene.ids[0], kind)).copied().collect()
+}
+
+/// A sweep as the protocol has it: an intent, then a look at states, and nothing that a live archive needs is deleted.
+#[test]
+fn an_undelete_that_reports_success_has_its_archive_whole_whatever_a_sweep_does() {
+    for kind in [PackKind::Data, PackKind::Maps] {
+        let outcomes = at_every_call_of_undelete(move |scene, compactor| {
+            let victims = own_packs(scene, compactor, kind);
+            let intent = compactor.intend(&victims, &[]);
+            if listing_of(compactor).archives.iter().all(|archive| archive.id() != scene.ids[1]) {
+                victims.iter().for_each(|victim| compactor.delete_pack(kind, *victim));
+            }
+            compactor.delete(&intent);
+        });
+        assert!(outcomes[0] > 0 && outcomes[1] > 0, "{kind:?} {outcomes:?}");
+    }
+}
+
+fn listing_of(compactor: &Compactor) -> Listing {
+    list_all(compactor.0.objects()).expect("list")
+}
+
+/// The same in two parts: the intent at one call, the look and the deletions at a later one.
+#[test]
+fn a_sweep_that_is_slow_between_intent_and_look_loses_nothing() {
+    let scene = Arc::new(Scene::new());
+    let before = scene.with_deleted().snapshot();
+    let (mut done, mut refused) = (0, 0);
+    let total = {
+        let counter = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let watched = Watched::new(MemoryStorage::from_snapshot(before.clone()));
+        let counted = counter.clone();
+        let repository = open(watched.clone());
+        watched.watch(move |_, _| {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            Ok(())
+        });
+        undelete(&repository, scene.ids[1], &Stop::default()).expect("undisturbed");
+        counter.load(std::sync::atomic::Ordering::SeqCst)
+    };
+    // Every third call as the first point and as the second: all pairs would take long and show no more.
+    for first in (0..total).step_by(3) {
+        for second in (first + 1..total + 3).step_by(3) {
+            let storage = MemoryStorage::from_snapshot(before.clone());
+            let watched = Watched::new(storage.clone());
+            let repository = open(watched.clone());
+            let calls = std::sync::atomic::AtomicU64::new(0);
+            let (actor, compactor) = (scene.clone(), Compactor::new(storage.clone()));
+            let victims = own_packs(&actor, &compactor, PackKind::Data);
+            let look = {
+                let (compactor, victims, id) = (compactor.clone(), victims.clone(), scene.ids[1]);
+                move || {
+                    if listing_of(&compactor).archives.iter().all(|archive| archive.id() != id) {
+                        victims.iter().for_each(|victim| compactor.delete_pack(PackKind::Data, *victim));
+                    }
+                }
+            };
+            let late = look.clone();
+            watched.watch(move |_, _| {
+                let call = calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                if call == first {
+                    compactor.intend(&victims, &[]);
+                } else if call == second {
+                    look();
+                }
+                Ok(())
+            });
+            let restored = undelete(&repository, scene.ids[1], &Stop::default());
+            // Where the second point was never reached.
+            late();
+            let at = format!("intent before call {first}, look before {second}");
+            let shown = listing(storage.clone()).archives.iter().any(|archive| archive.id() == scene.ids[1]);
+            assert_eq!(restored.is_ok(), shown, "{at}: {restored:?}");
+            if restored.is_ok() {
+                done += 1;
+                assert_whole(storage.clone(), scene.ids[1], &scene.bytes[1]);
+            } else {
+                refused += 1;
+            }
+            scene.check_first(&storage, &at);
+        }
+    }
+    assert!(done > 0 && refused > 0, "{done} {refused}");
+}
+
+#[test]
+fn forwarded_packs_are_no_loss() {
+    for kind in [PackKind::Data, PackKind::Maps] {
+        let outcomes = at_every_call_of_undelete(move |scene, compactor| {
+            // Twice, as two compactions would.
+            for victim in own_packs(scene, compactor, kind) {
+                let first = compactor.copy(kind, victim, |_| true);
+                compactor.forward(&first);
+                compactor.intend(&[victim], &[]);
+                compactor.delete_pack(kind, victim);
+                let second = compactor.copy(kind, first.pack.id, |_| true);
+                compactor.forward(&second);
+                compactor.delete_pack(kind, first.pack.id);
+            }
+        });
+        assert!(outcomes[0] > 0 && outcomes[1] == 0, "{kind:?} {outcomes:?}");
+    }
+}
+
+#[test]
+fn condemned_packs_are_no_obstacle() {
+    let outcomes = at_every_call_of_undelete(|scene, compactor| {
+        let packs = [PackKind::Data, PackKind::Maps].map(|kind| own_packs(scene, compactor, kind)).concat();
+        compactor.condemn(&packs);
+    });
+    assert_eq!(outcomes[1], 0);
+}
+
+#[test]
+fn a_record_that_goes_is_gone() {
+    for finished in [false, true] {
+        let outcomes = at_every_call_of_undelete(move |scene, compactor| {
+            let intent = compactor.intend_archive(scene.ids[1]);
+            if finished && listing_of(compactor).archives.iter().all(|archive| archive.id() != scene.ids[1]) {
+                compactor.delete(&record_name(scene.ids[1]));
+                compactor.delete(&intent);
+            }
+        });
+        assert!(outcomes[0] > 0 && outcomes[1] > 0, "{finished} {outcomes:?}");
+    }
+}
+
+#[test]
+fn a_deletion_at_the_same_time_is_never_hidden() {
+    let scene = Scene::new();
+    for prefix in ["states/", "mirror/states/", "sessions/"] {
+        let storage = scene.with_deleted();
+        let watched = Watched::new(storage.clone());
+        let (other, id) = (storage.clone(), scene.ids[1]);
+        let op = if prefix == "sessions/" { Op::Delete } else { Op::Put };
+        watched.once(op, prefix, move || change(other, id, Change::Delete).expect("delete"));
+        let restored = restore(watched, id);
+        let shown = find(&listing(storage.clone()).archives, id).is_some();
+        match restored {
+            // Deleted after it was back; or before, and outdone.
+            Ok(()) => assert!(shown || prefix == "sessions/", "{prefix}"),
+            Err(error) => assert!(matches!(error, Error::DeletedAgain { .. }) && !shown, "{prefix}: {error}"),
+        }
+        assert_eq!(sessions(&storage), 0);
+    }
+}
+
+/// A second undelete fails because of an intent that the first one did not have to see: it must not take the first one's word back.
+#[test]
+fn an_undelete_that_fails_takes_back_only_what_it_said_itself() {
+    let points = [(Op::Put, "states/"), (Op::Put, "mirror/states/"), (Op::List, "mirror/intents")];
+    for (op, prefix) in points {
+        for _ in 0..8 {
+            let scene = Scene::new();
+            let storage = scene.with_deleted();
+            let watched = Watched::new(storage.clone());
+            let (other, id) = (storage.clone(), scene.ids[1]);
+            let victims = own_packs(&scene, &Compactor::new(storage.clone()), PackKind::Data);
+            watched.once(op, prefix, move || {
+                restore(other.clone(), id).expect("undisturbed");
+                // The compactor looks after its intent, sees the archive, and spares it.
+                Compactor::new(other).intend(&victims, &[]);
+            });
+            let second = restore(watched, id);
+            assert!(matches!(second, Err(Error::Reclaimed { .. })), "{second:?}");
+            let archives = listing(storage.clone()).archives;
+            assert!(find(&archives, id).is_some_and(|a| !a.unconfirmed), "{prefix}: it was reported as back");
+            assert_whole(storage, id, &scene.bytes[1]);
+        }
+    }
+}
+
+#[test]
+fn two_undeletes_at_once_both_succeed() {
+    let scene = Scene::new();
+    for _ in 0..8 {
+        let storage = scene.with_deleted();
+        let watched = Watched::new(storage.clone());
+        let (other, id) = (storage.clone(), scene.ids[1]);
+        watched.once(Op::Put, "states/", move || restore(other, id).expect("the one between"));
+        restore(watched, id).expect("the one around it");
+        assert!(find(&listing(storage.clone()).archives, id).is_some_and(|archive| !archive.unconfirmed));
+        assert_eq!(sessions(&storage), 0);
+    }
+}
+
+#[test]
+fn an_undelete_that_cannot_be_retracted_stays_unconfirmed() {
+    let scene = Scene::new();
+    let storage = scene.with_deleted();
+    let watched = Watched::new(storage.clone());
+    let compactor = Compactor::new(storage.clone());
+    let victims = own_packs(&scene, &compactor, PackKind::Data);
+    watched.once(Op::Put, "mirror/states/", move || drop(compactor.intend(&victims, &[])));
+    let puts = std::sync::atomic::AtomicU64::new(0);
+    watched.watch(move |op, object| {
+        let state = op == Op::Put && object.starts_with("states/");
+        let later = state && puts.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0;
+        if later { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    });
+    restore(watched, scene.ids[1]).expect_err("an intent names its packs");
+    let archives = listing(storage.clone()).archives;
+    assert!(find(&archives, scene.ids[1]).is_some_and(|archive| archive.unconfirmed));
+    // Deleting it settles the matter.
+    change(storage.clone(), scene.ids[1], Change::Delete).expect("delete");
+    assert!(find(&listing(storage).deleted, scene.ids[1]).is_some());
+}
+
+#[test]
+fn a_session_that_only_names_things_leaves_archives_confirmed() {
+    let scene = Scene::new();
+    let storage = scene.storage();
+    let faults = Arc::new(Faults::new(storage.clone()));
+    faults.inject_always(
+        Op::Delete,
+        "mirror/sessions/",
+        copal::storage::faults::Fault::Fail(std::io::ErrorKind::PermissionDenied),
+    );
+    change(faults, scene.ids[1], Change::Rename(name("other")))
+        .expect("the session stays, which is no failure");
+    assert!(sessions(&storage) > 0);
+    assert!(listing(storage.clone()).archives.iter().all(|archive| !archive.unconfirmed));
+    drop(Session::begin(&open(storage), "test").expect("session"));
+}
