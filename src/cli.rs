@@ -42,6 +42,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Extract(args) => commands::extract::run(&args),
         Command::Mount(args) => commands::mount::run(&args),
         Command::Umount(args) => commands::umount::run(&args),
+        Command::Key(args) => commands::key::run(&args),
     };
     match result {
         Ok(()) if logger::warnings() > 0 => Exit::Warnings.into(),

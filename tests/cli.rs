@@ -11,6 +11,7 @@ mod cli {
     mod full;
     mod info;
     mod init;
+    mod key;
     mod list;
     mod memory;
     mod mount;

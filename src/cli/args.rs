@@ -1,6 +1,7 @@
 //! The raw arguments of every command.
 
 mod diff;
+mod key;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::output::parse_size;
 use super::secret::SecretArgs;
 pub(super) use diff::DiffArgs;
+pub(super) use key::{
+    KeyAddArgs, KeyArgs, KeyChangeArgs, KeyCommand, KeyExportArgs, KeyImportArgs, KeyListArgs, KeyRemoveArgs,
+};
 
 /// Back up whole disks, and walk into the backups
 #[derive(Debug, Parser)]
@@ -72,6 +76,9 @@ key_file=FILE, and those of mount(8). From fstab, with a link mount.fuse.copal t
     /// End a mount
     #[command(after_help = "Example: copal umount /mnt/backups")]
     Umount(UmountArgs),
+    /// Manage the passphrases and key files that open a repository
+    #[command(after_help = "Example: copal key change-passphrase /srv/backups")]
+    Key(KeyArgs),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
