@@ -169,7 +169,7 @@ pub(crate) fn run<S: Storage + Clone + 'static>(
             };
             while !settled(&table) {
                 // A panic in an actor would leave it neither waiting nor ended.
-                if threads.iter().any(|thread| thread.is_finished()) && !settled(&table) {
+                if threads.iter().any(std::thread::ScopedJoinHandle::is_finished) && !settled(&table) {
                     let ended = table.ended.clone();
                     let panicked =
                         threads.iter().zip(ended).any(|(thread, ended)| thread.is_finished() && !ended);
