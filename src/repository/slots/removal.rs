@@ -39,7 +39,6 @@ pub fn remove(repository: &Repository, opened: &[OpenedSlot], target: SlotId) ->
     if opened.iter().all(|slot| slot.id == target) {
         return Err(SlotError::OpenedByThis { slot: target }.into());
     }
-    super::copies::complete_all(repository, Some(target));
     let marker = places.mark(repository, target)?;
     places.settle();
     check_remains(&places, opened, target, repository.config().mirror)
