@@ -49,6 +49,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Prune(args) => commands::prune::run(&args),
         Command::Rename(args) => commands::rename::run(&args),
         Command::Tag(args) => commands::tag::run(&args),
+        Command::Key(args) => commands::key::run(&args),
     };
     match result {
         Ok(()) if logger::warnings() > 0 => Exit::Warnings.into(),

@@ -14,6 +14,7 @@ pub mod node;
 pub mod pack;
 pub mod protocol;
 pub mod record;
+pub mod recovery;
 pub mod slot;
 pub mod span_map;
 pub mod state;

@@ -15,6 +15,7 @@ pub mod packs;
 pub mod reference;
 pub mod reserve;
 pub mod session;
+pub mod slots;
 pub mod standing;
 pub mod states;
 pub mod unlock;

@@ -12,6 +12,7 @@ mod cli {
     mod full;
     mod info;
     mod init;
+    mod key;
     mod list;
     mod memory;
     mod mount;

@@ -3,6 +3,7 @@
 mod compact;
 mod delete;
 mod diff;
+mod key;
 mod list;
 mod prune;
 mod rename;
@@ -23,6 +24,9 @@ use super::output::parse_size;
 use super::secret::SecretArgs;
 pub(super) use compact::CompactArgs;
 pub(super) use diff::DiffArgs;
+pub(super) use key::{
+    KeyAddArgs, KeyArgs, KeyChangeArgs, KeyCommand, KeyExportArgs, KeyImportArgs, KeyListArgs, KeyRemoveArgs,
+};
 
 /// Back up whole disks, and walk into the backups
 #[derive(Debug, Parser)]
@@ -122,6 +126,9 @@ Examples:
   copal tag /srv/backups::web01 --add keep
   copal tag /srv/backups::web01~1 --remove keep --comment 'after the upgrade'")]
     Tag(TagArgs),
+    /// Manage the passphrases and key files that open a repository
+    #[command(after_help = "Example: copal key change-passphrase /srv/backups")]
+    Key(KeyArgs),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

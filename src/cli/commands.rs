@@ -7,6 +7,7 @@ pub(super) mod diff;
 pub(super) mod extract;
 pub(super) mod info;
 pub(super) mod init;
+pub(super) mod key;
 pub(super) mod list;
 pub(super) mod mount;
 pub(super) mod prune;

@@ -9,10 +9,13 @@ use anyhow::{Context, anyhow};
 
 use super::output::escaped;
 use super::secret::SecretArgs;
+use crate::codec::keys::KeySet;
 use crate::codec::slot_key::Secret;
+use crate::id::RepositoryId;
 use crate::repository::Repository;
 use crate::repository::archives::{Archive, Listing, is_deleted, list_all};
 use crate::repository::known::Memory;
+use crate::repository::slots::OpenedSlot;
 use crate::repository::unlock::Locked;
 use crate::storage::local::LocalStorage;
 
@@ -64,15 +67,39 @@ impl Found {
 
     /// Unlocks, lists, and holds the archives against what this machine remembers.
     pub(super) fn unlock(self, secret: Option<&Secret>) -> anyhow::Result<Opened> {
-        let repository = Arc::new(self.locked.unlock(secret)?);
+        self.open(|locked| Ok((locked.unlock(secret)?, ()))).map(|(opened, ())| opened)
+    }
+
+    /// As [`Self::unlock`], and hands on the slot that opened.
+    pub(super) fn unlock_slot(self, secret: &Secret) -> anyhow::Result<(Opened, OpenedSlot)> {
+        self.open(|locked| locked.unlock_slot(secret))
+    }
+
+    /// As [`Self::unlock`], with keys from elsewhere.
+    pub(super) fn unlock_keys(self, keys: &KeySet) -> anyhow::Result<Opened> {
+        self.open(|locked| Ok((locked.unlock_keys(keys)?, ()))).map(|(opened, ())| opened)
+    }
+
+    /// The repository's id, as its config says.
+    pub(super) fn id(&self) -> RepositoryId {
+        self.locked.header().repository
+    }
+
+    fn open<T>(
+        self,
+        unlock: impl FnOnce(Locked) -> crate::repository::Result<(Repository, T)>,
+    ) -> anyhow::Result<(Opened, T)> {
+        let Self { locked, place, memory, trust_changed } = self;
+        let (repository, more) = unlock(locked)?;
+        let repository = Arc::new(repository);
         let Listing { archives, deleted } = list_all(repository.objects())?;
         let generation = repository.config().generation;
-        if !self.trust_changed {
+        if !trust_changed {
             let is_deleted = |archive| is_deleted(repository.objects(), archive).unwrap_or(false);
-            self.memory.check_archives(repository.id(), generation, &archives, &is_deleted)?;
+            memory.check_archives(repository.id(), generation, &archives, &is_deleted)?;
         }
-        self.memory.remember(&self.place, repository.header(), generation, &archives);
-        Ok(Opened { repository, archives, deleted, place: self.place, memory: self.memory })
+        memory.remember(&place, repository.header(), generation, &archives);
+        Ok((Opened { repository, archives, deleted, place, memory }, more))
     }
 }
 

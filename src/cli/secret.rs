@@ -15,6 +15,9 @@ const MAX_PASSPHRASE: u64 = 64 << 10;
 /// Bounds of a key file's length in bytes.
 const KEY_FILE: std::ops::RangeInclusive<u64> = 32..=1 << 20;
 
+/// Holds a passphrase for a new slot.
+const NEW_PASSPHRASE: &str = "COPAL_NEW_PASSPHRASE";
+
 /// How the user gives the secret.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct SecretArgs {
@@ -27,6 +30,51 @@ pub(super) struct SecretArgs {
     /// Accept a repository that was swapped, rolled back or is no longer encrypted since this machine last saw it
     #[arg(long)]
     pub(super) trust_changed: bool,
+}
+
+/// How the user gives a secret for a new slot.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct NewSecretArgs {
+    /// Read the new passphrase from the first line of FILE; COPAL_NEW_PASSPHRASE or a prompt, if not given
+    #[arg(long, value_name = "FILE", conflicts_with = "new_key_file")]
+    pub(super) new_passphrase_file: Option<PathBuf>,
+    /// Unlock with FILE from now on; it is made if it is not there
+    #[arg(long, value_name = "FILE")]
+    pub(super) new_key_file: Option<PathBuf>,
+}
+
+impl NewSecretArgs {
+    /// Whether it was given in any way but a prompt.
+    pub(super) fn is_given(&self) -> bool {
+        self.new_passphrase_file.is_some()
+            || self.new_key_file.is_some()
+            || std::env::var_os(NEW_PASSPHRASE).is_some()
+    }
+
+    /// The new secret, and whether its key file had to be made; a prompt asks twice.
+    pub(super) fn get(&self, repository: &Path) -> anyhow::Result<(Secret, bool)> {
+        if let Some(path) = &self.new_key_file {
+            let made = make_key_file(path)?;
+            return Ok((read_key_file(path)?, made));
+        }
+        let passphrase = if let Some(path) = &self.new_passphrase_file {
+            read_passphrase_file(path)?
+        } else if let Some(passphrase) = variable(NEW_PASSPHRASE)? {
+            passphrase
+        } else if can_ask() {
+            ask_twice(repository)?
+        } else {
+            bail!(
+                "a new passphrase is needed and there is no terminal to ask on: set {NEW_PASSPHRASE}, or give --new-passphrase-file or --new-key-file"
+            );
+        };
+        if passphrase.is_empty() {
+            bail!(
+                "the new passphrase is empty; take several words, or a key file with --new-key-file (nothing was changed)"
+            );
+        }
+        Ok((Secret::Passphrase(passphrase), false))
+    }
 }
 
 impl SecretArgs {
@@ -51,13 +99,7 @@ impl SecretArgs {
     pub(super) fn get_new(&self, repository: &Path) -> anyhow::Result<Secret> {
         let secret = match self.given()? {
             Some(secret) => secret,
-            None => {
-                let first = ask(&format!("New passphrase for {}: ", repository.display()))?;
-                if first != ask("The same again: ")? {
-                    bail!("the two passphrases differ; nothing was made");
-                }
-                Secret::Passphrase(first)
-            }
+            None => Secret::Passphrase(ask_twice(repository)?),
         };
         if matches!(&secret, Secret::Passphrase(text) if text.is_empty()) {
             bail!(
@@ -72,9 +114,7 @@ impl SecretArgs {
             return read_key_file(path).map(Some);
         }
         let passphrase = if let Some(path) = &self.passphrase_file {
-            let file = File::open(path)
-                .with_context(|| format!("cannot open passphrase file {}", path.display()))?;
-            first_line(file).with_context(|| format!("cannot read passphrase file {}", path.display()))?
+            read_passphrase_file(path)?
         } else if let Some(number) = std::env::var_os("COPAL_PASSPHRASE_FD") {
             from_descriptor(&number.to_string_lossy())?
         } else if let Some(passphrase) = variable("COPAL_PASSPHRASE")? {
@@ -98,9 +138,27 @@ fn variable(name: &str) -> anyhow::Result<Option<Zeroizing<String>>> {
     }
 }
 
+fn read_passphrase_file(path: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let file = File::open(path).with_context(|| format!("cannot open passphrase file {}", path.display()))?;
+    first_line(file).with_context(|| format!("cannot read passphrase file {}", path.display()))
+}
+
+/// Whether there is a terminal to ask on.
+fn can_ask() -> bool {
+    std::io::stderr().is_terminal() || std::io::stdin().is_terminal()
+}
+
+fn ask_twice(repository: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let first = ask(&format!("New passphrase for {}: ", repository.display()))?;
+    if first != ask("The same again: ")? {
+        bail!("the two passphrases differ; nothing was made");
+    }
+    Ok(first)
+}
+
 /// Asks on the terminal.
 fn ask(prompt: &str) -> anyhow::Result<Zeroizing<String>> {
-    if !std::io::stderr().is_terminal() && !std::io::stdin().is_terminal() {
+    if !can_ask() {
         bail!(
             "a passphrase is needed and there is no terminal to ask on: set COPAL_PASSPHRASE, COPAL_PASSCOMMAND or COPAL_PASSPHRASE_FD, or give --passphrase-file or --key-file"
         );

@@ -27,6 +27,33 @@ impl Derivation {
     /// RFC 9106's choice for machines without gigabytes to spare: 64 MiB, three passes, four lanes.
     pub const PASSPHRASE: Self = Self::Argon2id { memory_kib: 64 << 10, iterations: 3, lanes: 4 };
 
+    /// How a slot for this secret derives its key: a passphrase as `self` says, a key file without stretching.
+    #[must_use]
+    pub fn fit_for(self, secret: &Secret) -> Self {
+        match secret {
+            Secret::Passphrase(_) => self,
+            Secret::KeyFile(_) => Self::KeyFile,
+        }
+    }
+
+    /// Bytes of memory that the derivation takes.
+    #[must_use]
+    pub fn memory(self) -> u64 {
+        match self {
+            Self::Argon2id { memory_kib, .. } => u64::from(memory_kib) << 10,
+            Self::KeyFile => 0,
+        }
+    }
+
+    /// How much work it is, to compare with others: KiB times passes.
+    #[must_use]
+    pub fn cost(self) -> u64 {
+        match self {
+            Self::Argon2id { memory_kib, iterations, .. } => u64::from(memory_kib) * u64::from(iterations),
+            Self::KeyFile => 0,
+        }
+    }
+
     /// Within what bounds Argon2's parameters are accepted from a stored slot: memory in KiB, passes, lanes. The memory bound (4 GiB) keeps a
     /// hostile slot from exhausting the machine.
     pub const ARGON2_LIMITS: [std::ops::RangeInclusive<u32>; 3] = [8..=4 << 20, 1..=64, 1..=16];

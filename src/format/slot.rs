@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::limits::MAX_CONFIG_BODY;
+use super::limits::{MAX_CONFIG_BODY, MAX_NAME};
 use super::wire::{Reader, checksum, verify_checksum};
 use super::{FormatError, msgpack};
 use crate::codec::CodecError;
@@ -25,10 +25,27 @@ const MAX_ARGON2_WORK: u64 = 16 << 20;
 pub struct SlotPayload {
     /// The keys.
     pub keys: KeySet,
-    /// What the user calls this slot.
+    /// What the user calls this slot; empty if nothing. See [`check_label`].
     pub label: String,
     /// When it was made, in ns since 1970, UTC.
     pub created: i64,
+}
+
+/// Checks what a user wants to call a slot: at most 200 bytes, no control characters, no white space around it.
+///
+/// # Errors
+/// [`FormatError::Malformed`].
+pub fn check_label(label: &str) -> Result<(), FormatError> {
+    let broken = if label.len() > MAX_NAME {
+        format!("it is {} bytes long, {MAX_NAME} are allowed", label.len())
+    } else if let Some(c) = label.chars().find(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
+        format!("{c:?} is a control character")
+    } else if label.trim() != label {
+        "it begins or ends with white space".into()
+    } else {
+        return Ok(());
+    };
+    Err(FormatError::malformed("label", broken))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -131,7 +148,7 @@ impl Slot {
         Ok(Self { derivation, salt, repository, header, sealed })
     }
 
-    /// Tries a secret: `None` if it does not open this slot.
+    /// Tries a secret: `None` if it does not open this slot. A label that breaks its grammar is left out: it is no reason to lock anybody out.
     ///
     /// # Errors
     /// [`CodecError::Derivation`].
@@ -151,7 +168,12 @@ impl Slot {
                 keys = keys.with(class, stored.epoch, Secret32::new(key));
             }
         }
-        let payload = SlotPayload { keys, label: stored.label.clone(), created: stored.created };
+        let label = check_label(&stored.label).map(|()| stored.label.clone());
+        let label = label.unwrap_or_else(|error| {
+            log::warn!("key slot {id}: its {error}");
+            String::new()
+        });
+        let payload = SlotPayload { keys, label, created: stored.created };
         stored.wipe();
         Ok(Some(payload))
     }
@@ -210,6 +232,22 @@ mod tests {
             bad[i] ^= 1;
             assert!(Slot::from_bytes(&bad).is_err(), "byte {i}");
             assert!(Slot::from_bytes(&bytes[..i]).is_err());
+        }
+    }
+
+    #[test]
+    fn labels_are_checked_when_written_and_when_read() {
+        let long = "x".repeat(201);
+        for bad in ["a\nb", "\u{1b}[2J", "\u{2028}", " x", "x ", &long] {
+            assert!(check_label(bad).is_err(), "{bad:?}");
+            let id = SlotId::random();
+            let payload = SlotPayload { keys: KeySet::generate(), label: bad.into(), created: 3 };
+            let bytes = Slot::seal(id, RepositoryId([1; 16]), FAST, &secret("good"), &payload).unwrap();
+            let opened = Slot::from_bytes(&bytes).unwrap().open(id, &secret("good")).unwrap().unwrap();
+            assert_eq!(opened.label, "");
+        }
+        for good in ["", "Büro, 2. Stock", &long[1..]] {
+            assert!(check_label(good).is_ok(), "{good:?}");
         }
     }
 

@@ -80,7 +80,9 @@ pub enum Error {
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// No slot opens with this secret.
-    #[error("wrong passphrase: none of the {slots} key slots of repository {repository} opens with it")]
+    #[error(
+        "wrong passphrase: none of the {slots} key slots of repository {repository} opens with it; check the keyboard's layout and caps lock, and whether a key file is meant (--key-file); if it is lost, 'copal key import' takes an exported recovery form"
+    )]
     WrongPassphrase {
         /// The repository.
         repository: RepositoryId,
@@ -88,7 +90,9 @@ pub enum Error {
         slots: usize,
     },
     /// No slot opens with this key file.
-    #[error("wrong key file: none of the {slots} key slots of repository {repository} opens with it")]
+    #[error(
+        "wrong key file: none of the {slots} key slots of repository {repository} opens with it; check whether it is the right file, and whether a passphrase is meant; if it is lost, 'copal key import' takes an exported recovery form"
+    )]
     WrongKeyFile {
         /// The repository.
         repository: RepositoryId,
@@ -96,7 +100,9 @@ pub enum Error {
         slots: usize,
     },
     /// All slots are gone.
-    #[error("repository {repository} has no readable key slot: restore its 'keys' folder from a copy")]
+    #[error(
+        "repository {repository} has no readable key slot: restore its 'keys' folder from a copy, or make a new slot from an exported recovery form with 'copal key import'"
+    )]
     NoKeySlot {
         /// The repository.
         repository: RepositoryId,
@@ -196,6 +202,9 @@ pub enum Error {
         /// Which thread.
         what: &'static str,
     },
+    /// Key slots cannot be changed as asked.
+    #[error(transparent)]
+    Slot(#[from] super::slots::SlotError),
     /// The client remembers this repository differently.
     #[error("{0}")]
     Untrusted(#[from] super::known::Distrust),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::error::{Error, Result};
 use super::objects::{mirror_name, name};
+use super::slots::{OpenedSlot, SlotError, search};
 use super::{Repository, now};
 use crate::codec::keys::{FIRST_EPOCH, KeySet, Keyring};
 use crate::codec::slot_key::{Derivation, Secret};
@@ -11,8 +12,7 @@ use crate::format::FormatError;
 use crate::format::config::{
     ChunkerParams, ConfigBody, ConfigHeader, EncryptionMode, MAX_CONFIG, SealedConfig,
 };
-use crate::format::limits::MAX_SLOTS;
-use crate::format::slot::{MAX_SLOT, Slot, SlotPayload};
+use crate::format::slot::{Slot, SlotPayload};
 use crate::id::{RepositoryId, SlotId};
 use crate::storage::{Name, Storage};
 
@@ -77,10 +77,7 @@ pub fn init(storage: Arc<dyn Storage>, options: &InitOptions) -> Result<Reposito
     let made = Repository::new(storage, header, body, keyring);
     if let Some(secret) = &options.secret {
         let id = SlotId::random();
-        let derivation = match secret {
-            Secret::Passphrase(_) => options.derivation,
-            Secret::KeyFile(_) => Derivation::KeyFile,
-        };
+        let derivation = options.derivation.fit_for(secret);
         let payload = SlotPayload { keys, label: "first".into(), created: now() };
         let slot = Slot::seal(id, repository, derivation, secret, &payload)?;
         made.objects.put_bytes(&name(&format!("keys/{id}")), &[&slot])?;
@@ -159,70 +156,41 @@ impl Locked {
     /// # Errors
     /// [`Error::WrongPassphrase`], [`Error::WrongKeyFile`], [`Error::NoKeySlot`], [`Error::ForeignConfig`], [`Error::RolledBackConfig`].
     pub fn unlock(self, secret: Option<&Secret>) -> Result<Repository> {
+        let repository = self.config.header.repository;
+        match (self.config.header.encryption, secret) {
+            (EncryptionMode::None, _) => self.unlock_keys(&KeySet::public(&repository)),
+            (EncryptionMode::Slots, Some(secret)) => Ok(self.unlock_slot(secret)?.0),
+            (EncryptionMode::Slots, None) => Err(Error::NoKeySlot { repository }),
+        }
+    }
+
+    /// As [`Self::unlock`], and hands on the slot that opened, with its keys.
+    ///
+    /// # Errors
+    /// As [`Self::unlock`]; [`SlotError::NotEncrypted`] where there are no slots.
+    pub fn unlock_slot(self, secret: &Secret) -> Result<(Repository, OpenedSlot)> {
+        if !self.needs_secret() {
+            return Err(SlotError::NotEncrypted.into());
+        }
+        let slot = search::open_first(&self.storage, self.config.header.repository, secret)?;
+        let repository = self.unlock_keys(slot.keys())?;
+        Ok((repository, slot))
+    }
+
+    /// Opens the config with keys that come from elsewhere, such as a recovery form.
+    ///
+    /// # Errors
+    /// [`Error::ForeignConfig`], [`Error::RolledBackConfig`].
+    pub fn unlock_keys(self, keys: &KeySet) -> Result<Repository> {
         let header = self.config.header;
         let repository = header.repository;
-        let keys = match (header.encryption, secret) {
-            (EncryptionMode::None, _) => KeySet::public(&repository),
-            (EncryptionMode::Slots, Some(secret)) => self.open_slot(secret)?,
-            (EncryptionMode::Slots, None) => return Err(Error::NoKeySlot { repository }),
-        };
         let newest = keys.iter().map(|(_, epoch, _)| epoch).max().unwrap_or(FIRST_EPOCH);
         if header.epoch < newest {
             let reason = format!("its keys are of epoch {newest}, it says {}", header.epoch);
             return Err(Error::RolledBackConfig { repository, reason });
         }
-        let keyring = Arc::new(Keyring::new(repository, &keys, header.epoch));
+        let keyring = Arc::new(Keyring::new(repository, keys, header.epoch));
         let opened = self.config.open(&keyring).map_err(|_| Error::ForeignConfig { repository })?;
         Ok(Repository::new(self.storage, header, opened?, keyring))
-    }
-
-    fn open_slot(&self, secret: &Secret) -> Result<KeySet> {
-        let repository = self.config.header.repository;
-        // The keyring is not needed to list names, and slots are not sealed with it.
-        let nobody = Arc::new(Keyring::new(repository, &KeySet::default(), FIRST_EPOCH));
-        let objects = super::objects::Objects::new(self.storage.clone(), nobody, true);
-        let mut tried = 0;
-        for listed in objects.list("keys")?.iter().take(MAX_SLOTS) {
-            let Some(id) =
-                listed.name.as_str().strip_prefix("keys/").and_then(|id| id.parse::<SlotId>().ok())
-            else {
-                continue;
-            };
-            let Some(slot) = self.read_slot(&listed.name) else { continue };
-            if slot.repository != repository {
-                log::warn!("{} belongs to another repository", listed.name);
-                continue;
-            }
-            tried += 1;
-            if let Some(payload) = slot.open(id, secret)? {
-                return Ok(payload.keys);
-            }
-        }
-        Err(match secret {
-            _ if tried == 0 => Error::NoKeySlot { repository },
-            Secret::Passphrase(_) => Error::WrongPassphrase { repository, slots: tried },
-            Secret::KeyFile(_) => Error::WrongKeyFile { repository, slots: tried },
-        })
-    }
-
-    fn read_slot(&self, name: &Name) -> Option<Slot> {
-        let copy = |copy: &Name| {
-            let bytes = self.storage.read(copy, MAX_SLOT).map_err(|error| error.to_string())?;
-            Slot::from_bytes(&bytes).map_err(|error| error.to_string())
-        };
-        let error = match copy(name) {
-            Ok(slot) => return Some(slot),
-            Err(error) => error,
-        };
-        match copy(&mirror_name(name)) {
-            Ok(slot) => {
-                log::warn!("key slot {name}: {error}; read from its second copy");
-                Some(slot)
-            }
-            Err(_) => {
-                log::warn!("key slot {name} cannot be used: {error}");
-                None
-            }
-        }
     }
 }

@@ -110,6 +110,7 @@ fn start_server(secret: Option<&crate::codec::slot_key::Secret>) -> anyhow::Resu
         // It gets the secret through a pipe; others need not see it in its environment for as long as it runs.
         .env_remove("COPAL_PASSPHRASE")
         .env_remove("COPAL_PASSPHRASE_FD")
+        .env_remove("COPAL_NEW_PASSPHRASE")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
