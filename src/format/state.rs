@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::name::ArchiveName;
-use super::{FormatError, msgpack};
+use super::{FormatError, limits, msgpack};
 use crate::id::{ArchiveId, Nonce16, SessionId};
 
 /// A counter this far above the next lower one was not written by a Copal.
@@ -121,7 +121,11 @@ pub struct ArchiveState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<ArchiveName>,
     /// The new tags.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "msgpack::some_at_most::<_, _, { limits::MAX_TAGS }>"
+    )]
     pub tags: Option<Vec<ArchiveName>>,
     /// The new comment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
