@@ -53,6 +53,11 @@ impl Target {
         Self { fixed: FIXED + fixed, ..self }
     }
 
+    /// Allows this many bytes of memory for each byte of input.
+    const fn taking(self, per_byte: usize) -> Self {
+        Self { per_byte, ..self }
+    }
+
     /// Where its committed inputs are.
     #[must_use]
     pub fn corpus(&self) -> PathBuf {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use copal_fuzz::mutate::{Numbers, mutant};
-use copal_fuzz::{TARGETS, corpus, run};
+use copal_fuzz::{TARGETS, Target, corpus, run};
 
 /// The heap is measured for the process as a whole: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -34,7 +34,7 @@ fn every_input_belongs_to_a_target_and_all_are_small() {
     let dirs: BTreeSet<String> =
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(names, dirs);
-    let inputs = TARGETS.iter().flat_map(|target| target.committed());
+    let inputs = TARGETS.iter().flat_map(Target::committed);
     let total: usize = inputs.map(|(_, input)| input.len()).sum();
     assert!(total < 300 << 10, "{total} bytes");
 }

@@ -45,6 +45,7 @@ fn body() -> ConfigBody {
         span_shift: 24,
         pack_size: 24 << 20,
         mirror: true,
+        reserve: 8 << 20,
         generator: "test".into(),
     }
 }
