@@ -13,6 +13,7 @@ mod pack;
 mod partition;
 mod protocol;
 mod reference;
+mod tree;
 mod wire;
 
 use crate::Target;
@@ -35,6 +36,8 @@ pub const TARGETS: &[Target] = &[
     Target::new("index-segment", index::segment, index::segment_seeds),
     Target::new("span-map", maps::span_map, maps::span_map_seeds),
     Target::new("node", maps::node, maps::node_seeds),
+    // Caches, and the repository in memory.
+    Target::new("tree", tree::image, tree::image_seeds).reserving(1 << 20),
     Target::new("pack-ends", pack::ends, pack::ends_seeds),
     Target::new("pack-trailer", pack::trailer, pack::trailer_seeds),
     // Chunks, maps and nodes are opened into what they may be long at most.
