@@ -58,6 +58,21 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Whether a command line with its location and mount options is well-formed; nothing is done or printed. For tests with hostile arguments.
+#[doc(hidden)]
+#[must_use]
+pub fn understands(args: Vec<OsString>) -> bool {
+    let Ok(cli) = Cli::try_parse_from(args::from_mount_helper(args)) else { return false };
+    let parse =
+        |argument: Option<&OsString>| location::Location::parse(argument.map(OsString::as_os_str)).is_ok();
+    match cli.command {
+        Command::Mount(args) => commands::mount::understands(&args) && parse(Some(&args.location)),
+        Command::Create(args) => parse(Some(&args.location)),
+        Command::List(args) => parse(args.location.as_ref()),
+        _ => true,
+    }
+}
+
 /// Keys and passphrases must not end in a core file.
 fn forbid_core_dumps() {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };

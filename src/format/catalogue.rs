@@ -44,14 +44,17 @@ pub struct CatalogueEntry {
     /// Its comment as recorded.
     pub comment: String,
     /// Its tags as recorded.
+    #[serde(deserialize_with = "msgpack::at_most::<_, _, { limits::MAX_TAGS }>")]
     pub tags: Vec<ArchiveName>,
     /// Its predecessor.
     pub previous: Option<ArchiveId>,
     /// The session that made it.
     pub session: SessionId,
     /// Its members.
+    #[serde(deserialize_with = "msgpack::at_most::<_, _, { limits::MAX_MEMBERS }>")]
     pub members: Vec<MemberSummary>,
     /// States known to the writer of the segment.
+    #[serde(deserialize_with = "msgpack::at_most::<_, _, { limits::MAX_LISTED }>")]
     pub states: Vec<KnownState>,
 }
 
@@ -116,8 +119,10 @@ impl fmt::Display for SegmentName {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CatalogueSegment {
     /// Segments that this one replaces, by the last part of their names.
+    #[serde(deserialize_with = "msgpack::at_most::<_, _, { limits::MAX_LISTED }>")]
     pub supersedes: Vec<String>,
     /// The archives.
+    #[serde(deserialize_with = "msgpack::at_most::<_, _, { limits::MAX_CATALOGUE_ENTRIES }>")]
     pub archives: Vec<CatalogueEntry>,
 }
 
@@ -134,11 +139,6 @@ impl CatalogueSegment {
     /// [`FormatError`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let segment: Self = msgpack::from_bytes("catalogue segment", bytes)?;
-        let too_many = segment.archives.len() > limits::MAX_CATALOGUE_ENTRIES
-            || segment.archives.iter().any(|entry| entry.members.len() > limits::MAX_MEMBERS);
-        if too_many {
-            return Err(FormatError::malformed("catalogue segment", "too many entries"));
-        }
         let oversized = |entry: &CatalogueEntry| {
             entry.members.iter().any(|m| m.size > limits::MAX_IMAGE || m.data > m.size)
         };

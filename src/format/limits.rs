@@ -67,5 +67,9 @@ pub const MAX_INDEX_ENTRIES: u32 = 1 << 20;
 pub const MAX_INDEX_PACKS: u32 = 256 << 10;
 /// Index segments that one supersedes, in number.
 pub const MAX_SUPERSEDED: u32 = 64 << 10;
+/// Names of objects in one list, in number: more than fit into any object at their real length.
+pub const MAX_LISTED: usize = 1 << 20;
+/// Ids in one list of an intent or condemned list, in number: more than fit.
+pub const MAX_DOOMED: usize = 4 << 20;
 /// Levels of nesting in a MessagePack object.
 pub const MAX_DEPTH: usize = 16;

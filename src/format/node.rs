@@ -77,6 +77,11 @@ impl Node {
         if children.is_empty() {
             return Err(malformed("it has no children"));
         }
+        // 256 children of 2^56 bytes each would not even fit into a u64.
+        let data = children.iter().try_fold(0u64, |sum, child| sum.checked_add(child.data));
+        if data.is_none_or(|data| data > limits::MAX_IMAGE) {
+            return Err(malformed("its children hold more data than an image can"));
+        }
         Ok(Self { level, children })
     }
 }
@@ -150,6 +155,17 @@ mod tests {
         assert!(from_bytes(&to_bytes(&bad.content(), &locations)).is_err());
         assert!(Node::from_content(&Node { level: 0, children: vec![] }.content()).is_err());
         assert!(Node::from_content(&Node { level: 6, ..node }.content()).is_err());
+    }
+
+    #[test]
+    fn a_node_holds_no_more_data_than_an_image() {
+        let child = |slot| Child { slot, id: BlobId([slot; 32]), data: limits::MAX_IMAGE / 256, full: true };
+        let mut node = Node { level: 5, children: (0..=255).map(child).collect() };
+        assert_eq!(Node::from_content(&node.content()).unwrap().data_bytes(), limits::MAX_IMAGE);
+        node.children[7].data += 1;
+        assert!(Node::from_content(&node.content()).is_err());
+        node.children.iter_mut().for_each(|child| child.data = limits::MAX_IMAGE);
+        assert!(Node::from_content(&node.content()).is_err());
     }
 
     proptest! {

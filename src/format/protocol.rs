@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::location::{Location, PackRef};
 use super::wire::Reader;
-use super::{FormatError, limits};
+use super::{FormatError, limits, msgpack};
 use crate::codec::keys::BlobKind;
 use crate::id::{ArchiveId, BlobId, PackId, SegmentId, SessionId, SlotId};
 
@@ -33,6 +33,7 @@ pub struct Condemned {
     /// When, in ns since 1970, UTC.
     pub time: i64,
     /// The packs.
+    #[serde(deserialize_with = "msgpack::at_most::<_, _, { limits::MAX_DOOMED }>")]
     pub packs: Vec<PackId>,
 }
 
@@ -44,12 +45,16 @@ pub struct Intent {
     /// When, in ns since 1970, UTC.
     pub time: i64,
     /// Packs.
+    #[serde(deserialize_with = "msgpack::at_most::<_, _, { limits::MAX_DOOMED }>")]
     pub packs: Vec<PackId>,
     /// Index segments.
+    #[serde(deserialize_with = "msgpack::at_most::<_, _, { limits::MAX_DOOMED }>")]
     pub segments: Vec<SegmentId>,
     /// Archives whose records go.
+    #[serde(deserialize_with = "msgpack::at_most::<_, _, { limits::MAX_DOOMED }>")]
     pub archives: Vec<ArchiveId>,
     /// Forwardings, by object name.
+    #[serde(deserialize_with = "msgpack::at_most::<_, _, { limits::MAX_LISTED }>")]
     pub moved: Vec<String>,
 }
 

@@ -67,6 +67,7 @@ pub struct Member {
     /// Its map tree; `None` where all is hole.
     pub root: Option<Root>,
     /// Ranges that could not be read and are zeros: (offset, length).
+    #[serde(deserialize_with = "msgpack::at_most::<_, _, { limits::MAX_BAD_RANGES }>")]
     pub bad: Vec<(u64, u64)>,
 }
 
@@ -103,12 +104,14 @@ pub struct ArchiveRecord {
     /// What the user says of it.
     pub comment: String,
     /// Tags.
+    #[serde(deserialize_with = "msgpack::at_most::<_, _, { limits::MAX_TAGS }>")]
     pub tags: Vec<ArchiveName>,
     /// The newest archive of the same name that the writer saw.
     pub previous: Option<ArchiveId>,
     /// The session that made it; while that exists, the archive is unconfirmed.
     pub session: SessionId,
     /// The images.
+    #[serde(deserialize_with = "msgpack::at_most::<_, _, { limits::MAX_MEMBERS }>")]
     pub members: Vec<Member>,
     /// What making it took.
     pub stats: CreateStats,

@@ -17,6 +17,8 @@ const VERSION: u16 = 1;
 const HEADER_LEN: usize = 76;
 /// Longest stored slot in bytes.
 pub const MAX_SLOT: u64 = (HEADER_LEN + 16) as u64 + MAX_CONFIG_BODY as u64;
+/// Keys of one slot, in number: more than fit at their real length.
+const MAX_KEYS: usize = 4096;
 /// memory × iterations of Argon2, in KiB: 16 GiB, some ten seconds.
 const MAX_ARGON2_WORK: u64 = 16 << 20;
 
@@ -50,6 +52,7 @@ pub fn check_label(label: &str) -> Result<(), FormatError> {
 
 #[derive(Serialize, Deserialize)]
 struct StoredPayload {
+    #[serde(deserialize_with = "msgpack::at_most::<_, _, MAX_KEYS>")]
     keys: Vec<StoredKey>,
     label: String,
     created: i64,

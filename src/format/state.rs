@@ -127,7 +127,11 @@ pub struct ArchiveState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<ArchiveName>,
     /// The new tags.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "msgpack::some_at_most::<_, _, { limits::MAX_TAGS }>"
+    )]
     pub tags: Option<Vec<ArchiveName>>,
     /// The new comment.
     #[serde(default, skip_serializing_if = "Option::is_none")]

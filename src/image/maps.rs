@@ -148,6 +148,7 @@ impl Maps {
             if end <= from {
                 continue;
             }
+            check_place(image, span, end, &child)?;
             let start = from.max(span << image.span_shift);
             if child.full {
                 return Ok(Some(start));
@@ -195,6 +196,7 @@ impl Maps {
             if start > at {
                 return Ok(Some(at));
             }
+            check_place(image, span, end, &child)?;
             let found = if child.full {
                 None
             } else if node.node.level == 0 {
@@ -240,6 +242,16 @@ fn reach_of(image: &Image, first_span: u64, level: u32, slot: u8) -> (u64, u64) 
     let end =
         if end >= 1 << (63 - u32::from(image.span_shift)) { image.size } else { end << image.span_shift };
     (span, end.min(image.size))
+}
+
+/// Whether a child, whose first span and end these are, lies in the image and is right about holes beneath it. A tree in which some are
+/// not could make the search for a hole visit every span of the largest image.
+fn check_place(image: &Image, span: u64, end: u64, child: &Child) -> Result<(), Arc<Error>> {
+    let beneath = end.saturating_sub(span << image.span_shift);
+    if child.data <= beneath && child.full == (child.data == beneath) {
+        return Ok(());
+    }
+    Err(damaged("tree node", "a child holds more data than fits its place, or is wrong about its holes"))
 }
 
 /// The first hole of a map at or after `from`, given the image offset where its span starts.

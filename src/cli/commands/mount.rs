@@ -49,6 +49,11 @@ pub(in crate::cli) fn run(args: &MountArgs) -> anyhow::Result<()> {
     start_server(secret.as_ref())
 }
 
+/// Whether the options are well-formed.
+pub(in crate::cli) fn understands(args: &MountArgs) -> bool {
+    Settings::of(args).is_ok()
+}
+
 /// Arguments and `-o` options together.
 #[derive(Debug, Clone)]
 struct Settings {
