@@ -6,6 +6,7 @@ pub mod extract;
 mod pipeline;
 mod span;
 pub mod target;
+mod writing;
 
 pub use error::{Error, Result};
 
