@@ -239,6 +239,7 @@ fn record(
         session,
         members,
         stats: store.counters.stats(),
+        origin: None,
     };
     Ok(record)
 }
