@@ -1,5 +1,6 @@
 //! Making archives out of sources, and sources out of archives.
 
+pub mod copy;
 pub mod create;
 pub mod error;
 pub mod extract;
