@@ -36,6 +36,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Init(args) => commands::init::run(&args),
         Command::Create(args) => commands::create::run(&args),
+        Command::Copy(args) => commands::copy::run(&args),
         Command::List(args) => commands::list::run(&args),
         Command::Info(args) => commands::info::run(&args),
         Command::Diff(args) => commands::diff::run(&args),

@@ -1,5 +1,6 @@
 //! One module per command.
 
+pub(super) mod copy;
 pub(super) mod create;
 pub(super) mod diff;
 pub(super) mod extract;

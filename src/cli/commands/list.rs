@@ -41,7 +41,7 @@ pub(in crate::cli) fn summary(archive: &Archive) -> serde_json::Value {
     json!({
         "id": archive.id(), "name": archive.name, "time": rfc3339(archive.time()), "size": archive.size(),
         "data": archive.data(), "comment": archive.comment, "tags": archive.tags, "members": members,
-        "unconfirmed": archive.unconfirmed,
+        "unconfirmed": archive.unconfirmed, "origin": archive.entry.origin,
     })
 }
 
