@@ -37,6 +37,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Init(args) => commands::init::run(&args),
         Command::Create(args) => commands::create::run(&args),
+        Command::Copy(args) => commands::copy::run(&args),
         Command::List(args) => commands::list::run(&args),
         Command::Info(args) => commands::info::run(&args),
         Command::Diff(args) => commands::diff::run(&args),
@@ -68,7 +69,7 @@ pub fn understands(args: Vec<OsString>) -> bool {
     match cli.command {
         Command::Mount(args) => commands::mount::understands(&args) && parse(Some(&args.location)),
         Command::Create(args) => parse(Some(&args.location)),
-        Command::List(args) => parse(args.location.as_ref()),
+        Command::List(args) => parse(args.list.location.as_ref()),
         _ => true,
     }
 }

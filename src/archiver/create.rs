@@ -1,39 +1,25 @@
 //! Making an archive: the create side of the protocol, around the pipeline.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::error::{Error, Result};
 use super::pipeline::{StoredImage, store_image};
-use super::span::{Counters, Store, Writers};
-
 pub use super::span::Resumed;
+use super::span::{Store, Writers};
+use super::writing::{MAX_PASSES, abandon, lost_packs, publish_packs};
 use super::{Monitor, Stop};
-use crate::chunker::Chunker;
 use crate::codec::compress::Compression;
 use crate::format::config::ChunkerParams;
 use crate::format::limits::{MAX_HOST, MAX_SOURCE_PATH};
 use crate::format::name::ArchiveName;
-use crate::format::pack::PackKind;
 use crate::format::record::{ArchiveRecord, Member, SourceInfo};
-use crate::id::{ArchiveId, PackId, SessionId};
-use crate::image::maps::Maps;
-use crate::image::reach;
+use crate::id::{ArchiveId, SessionId};
 use crate::repository::archives::{chain, list_archives, refresh_catalogue};
-use crate::repository::index::{Index, publish_segments};
-use crate::repository::packer::{PackWriter, StoredPack};
-use crate::repository::session::{Session, Unconfirmed, claimable_packs, host_name};
-use crate::repository::{self, Repository, now};
+use crate::repository::session::{Session, host_name};
+use crate::repository::{Repository, now};
 use crate::source::{Source, SourceSpec};
-
-/// How often a create starts over because compactions took what it claimed.
-const MAX_PASSES: usize = 5;
-/// Cache for walking the new maps after a lost claim, in bytes.
-const WALK_CACHE: usize = 8 << 20;
 
 /// What to put into an archive.
 #[derive(Debug, Clone)]
@@ -84,7 +70,7 @@ pub fn create(
     // Sources first: what is missing or busy is said before anything is written.
     let mut sources = open_all(options)?;
     if options.dry_run {
-        let store = Store::new(repository, options, claimable_packs(repository.objects())?, None)?;
+        let store = new_store(repository, options)?;
         let images = store_all(&store, &mut sources, stop, monitor)?;
         let (members, warnings) = finish_sources(sources, &images, stop)?;
         let record = record(repository, options, started, SessionId([0; 16]), members, &store)?;
@@ -107,6 +93,11 @@ pub fn create(
     Ok(created)
 }
 
+fn new_store<'a>(repository: &'a Repository, options: &CreateOptions) -> Result<Store<'a>> {
+    let chunker = options.chunker.unwrap_or(repository.config().chunker);
+    Store::new(repository, &chunker, options.compression)
+}
+
 type OpenSource = (ArchiveName, Source);
 
 fn open_all(options: &CreateOptions) -> Result<Vec<OpenSource>> {
@@ -124,19 +115,10 @@ fn passes(
     stop: &Stop,
     monitor: &dyn Monitor,
 ) -> Result<Created> {
-    let claimable = claimable_packs(repository.objects())?;
-    let mut store = Store::new(repository, options, claimable, None)?;
+    let mut store = new_store(repository, options)?;
     let mut superseded: Option<ArchiveId> = None;
     for _ in 0..MAX_PASSES {
-        let pack_size = repository.config().pack_size;
-        let start = |kind| {
-            PackWriter::start(kind, pack_size, repository.objects().clone()).map_err(|source| Error::Io {
-                action: "start a thread for",
-                path: "the packs".into(),
-                source,
-            })
-        };
-        store.writers = Some(Writers { data: start(PackKind::Data)?, maps: start(PackKind::Maps)? });
+        store.writers = Some(Writers::start(repository)?);
         let images = match store_all(&store, &mut sources, stop, monitor) {
             Ok(images) => images,
             Err(error) => return Err(abandon(store.writers.take(), error)),
@@ -172,20 +154,6 @@ fn passes(
     Err(Error::NeverConfirmed)
 }
 
-/// Of the claimed packs that are gone, those of which the new archive needs a blob that was not forwarded.
-fn lost_packs(
-    repository: &Arc<Repository>,
-    record: &ArchiveRecord,
-    unconfirmed: &Unconfirmed,
-) -> Result<HashSet<PackId>> {
-    if unconfirmed.gone.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let maps = Maps::new(repository.clone(), WALK_CACHE);
-    // Where a map is gone with its pack, everything is stored again.
-    Ok(reach::lost_packs(repository, &maps, record, unconfirmed).unwrap_or_else(|_| unconfirmed.gone.clone()))
-}
-
 fn store_all(
     store: &Store<'_>,
     sources: &mut [OpenSource],
@@ -197,30 +165,6 @@ fn store_all(
         images.push(store_image(store, source, name.as_str(), stop, monitor)?);
     }
     Ok(images)
-}
-
-/// Ends the writers of a pass that failed; what they hold is stored, so that the next create need not do it again. Workers only see that
-/// storing has ended; why is known to the writers.
-fn abandon(writers: Option<Writers>, error: Error) -> Error {
-    let Some(Writers { data, maps }) = writers else { return error };
-    let ended = [data.finish(), maps.finish()];
-    match (&error, ended.into_iter().find_map(repository::Result::err)) {
-        (Error::Repository(repository::Error::Panicked { .. }), Some(cause)) => cause.into(),
-        _ => error,
-    }
-}
-
-/// Makes all packs durable, then publishes where their blobs lie.
-fn publish_packs(repository: &Repository, store: &mut Store<'_>) -> Result<()> {
-    let Some(Writers { data, maps }) = store.writers.take() else { return Ok(()) };
-    let (data, maps) = (data.finish(), maps.finish());
-    let stored: Vec<StoredPack> = data?.into_iter().chain(maps?).collect();
-    let mut entries: Vec<_> =
-        stored.iter().flat_map(|pack| pack.index_entries().collect::<Vec<_>>()).collect();
-    entries.extend_from_slice(store.index.unlisted());
-    publish_segments(repository.objects(), &entries)?;
-    store.claimable.extend(stored.iter().map(|pack| pack.pack.id));
-    Ok(())
 }
 
 /// Learns whether streams were whole and files stayed the same.
@@ -295,35 +239,7 @@ fn record(
         session,
         members,
         stats: store.counters.stats(),
+        origin: None,
     };
     Ok(record)
-}
-
-impl<'a> Store<'a> {
-    fn new(
-        repository: &'a Repository,
-        options: &CreateOptions,
-        claimable: HashSet<PackId>,
-        writers: Option<Writers>,
-    ) -> Result<Self> {
-        let chunker = options.chunker.unwrap_or(repository.config().chunker);
-        chunker.check().map_err(crate::repository::Error::from)?;
-        Ok(Self {
-            repository,
-            index: Index::load(repository.packs(), &claimable)?,
-            claimable,
-            chunker: Chunker::new(chunker, repository.keyring().gear()?),
-            compression: options.compression,
-            writers,
-            claimed: Mutex::default(),
-            counters: Counters::default(),
-        })
-    }
-
-    /// Forgets lost packs before the next pass.
-    fn bar(&mut self, lost: &HashSet<PackId>) {
-        self.index.bar(lost);
-        self.claimable.retain(|pack| !lost.contains(pack));
-        self.claimed.lock().clear();
-    }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::id::RepositoryId;
 use crate::repository;
 use crate::source::SourceError;
 use crate::task::Stopped;
@@ -51,6 +52,27 @@ pub enum Error {
     /// Compactions kept removing what was claimed.
     #[error("compactions removed packs again and again while this backup ran: run it when none is running")]
     NeverConfirmed,
+    /// A part of an image cannot be read from the repository that it is copied from.
+    #[error("bytes {offset} to {end} of {member} cannot be read")]
+    Unreadable {
+        /// Which member.
+        member: String,
+        /// Where the part begins, in bytes.
+        offset: u64,
+        /// Where it ends.
+        end: u64,
+        /// Why.
+        #[source]
+        source: Arc<repository::Error>,
+    },
+    /// A repository cannot be copied to itself.
+    #[error(
+        "both are repository {repository}, or one is a copy of its files: give another repository to copy to"
+    )]
+    SameRepository {
+        /// The repository.
+        repository: RepositoryId,
+    },
     /// A file or device outside the repository failed.
     #[error("cannot {action} {path}")]
     Io {

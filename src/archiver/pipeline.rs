@@ -30,15 +30,15 @@ pub(super) struct StoredImage {
 
 /// A span to store, with its place in the order of spans handed out.
 #[derive(Debug)]
-struct Job {
-    order: u64,
-    span: u64,
-    content: Content,
+pub(super) struct Job {
+    pub(super) order: u64,
+    pub(super) span: u64,
+    pub(super) content: Content,
 }
 
 /// What a span holds.
 #[derive(Debug)]
-enum Content {
+pub(super) enum Content {
     /// So many bytes, of which these parts of the source (offsets in the image, on the grid) are to be read first.
     Read { len: usize, parts: Vec<Range<u64>> },
     /// These bytes.
@@ -47,11 +47,11 @@ enum Content {
 
 /// A span that is done; `None` if it is all hole.
 #[derive(Debug)]
-struct Done {
-    order: u64,
-    span: u64,
-    end: u64,
-    outcome: Option<SpanOutcome>,
+pub(super) struct Done {
+    pub(super) order: u64,
+    pub(super) span: u64,
+    pub(super) end: u64,
+    pub(super) outcome: Option<SpanOutcome>,
 }
 
 /// Stores an image.
@@ -63,9 +63,6 @@ pub(super) fn store_image(
     monitor: &dyn Monitor,
 ) -> Result<StoredImage> {
     let span_shift = store.repository.config().span_shift;
-    let threads = workers();
-    let (jobs, queue) = bounded::<Job>(threads);
-    let (results, done) = bounded::<Result<Done>>(threads * 2);
     let (seekable, stream) = match source {
         Source::Seekable(seekable) => (Some(&*seekable), None),
         Source::Stream(stream) => (None, Some(stream)),
@@ -76,19 +73,42 @@ pub(super) fn store_image(
             return Err(Error::TooLong { what: what.into() });
         }
     }
+    let dispatch = move |jobs: &Sender<Job>| match (seekable, stream) {
+        (Some(seekable), _) => {
+            let mut data_range = |from| Ok(seekable.data_ranges(from));
+            dispatch_ranges(seekable.len(), &mut data_range, span_shift, jobs, stop)
+        }
+        (None, Some(stream)) => dispatch_stream(stream, what, span_shift, jobs, stop),
+        (None, None) => Ok(0),
+    };
+    let work = |job, (buffer, scratch): &mut (Vec<u8>, Scratch)| {
+        store_span(store, seekable, span_shift, job, buffer, scratch)
+    };
+    in_parallel(store, dispatch, work, stop, monitor)
+}
+
+/// Lets one worker per core do what `dispatch` hands out, and puts what they make of it in order into the tree. `dispatch` returns the size
+/// of the image; `work` has something of its own in each worker.
+pub(super) fn in_parallel<J: Send, W: Default>(
+    store: &Store<'_>,
+    dispatch: impl FnOnce(&Sender<J>) -> Result<u64> + Send,
+    work: impl Fn(J, &mut W) -> Result<Done> + Sync,
+    stop: &Stop,
+    monitor: &dyn Monitor,
+) -> Result<StoredImage> {
+    let threads = workers();
+    let (jobs, queue) = bounded::<J>(threads);
+    let (results, done) = bounded::<Result<Done>>(threads * 2);
     std::thread::scope(|scope| {
+        let work = &work;
         let start = |_| {
             let (queue, results) = (queue.clone(), results.clone());
-            scope.spawn(move || work(store, seekable, span_shift, &queue, &results, stop))
+            scope.spawn(move || run(work, &queue, &results, stop))
         };
         let workers: Vec<_> = (0..threads).map(start).collect();
         drop((queue, results));
-        let dispatcher = scope.spawn(move || match (seekable, stream) {
-            (Some(seekable), _) => dispatch_ranges(seekable, span_shift, &jobs, stop),
-            (None, Some(stream)) => dispatch_stream(stream, what, span_shift, &jobs, stop),
-            (None, None) => Ok(0),
-        });
-        let collected = collect(store, span_shift, &done, monitor);
+        let dispatcher = scope.spawn(move || dispatch(&jobs));
+        let collected = collect(store, store.repository.config().span_shift, &done, monitor);
         // Workers and dispatcher end when nobody listens any more.
         drop(done);
         let dispatched =
@@ -103,9 +123,14 @@ pub(super) fn store_image(
     })
 }
 
-/// Hands out the spans that may hold data; returns the size of the image.
-fn dispatch_ranges(source: &Seekable, span_shift: u8, jobs: &Sender<Job>, stop: &Stop) -> Result<u64> {
-    let size = source.len();
+/// Hands out the spans of an image of `size` bytes that may hold data, as `data_range` says from an offset on; returns the size.
+pub(super) fn dispatch_ranges(
+    size: u64,
+    data_range: &mut dyn FnMut(u64) -> Result<Option<Range<u64>>>,
+    span_shift: u8,
+    jobs: &Sender<Job>,
+    stop: &Stop,
+) -> Result<u64> {
     let mut open: Option<(u64, Vec<Range<u64>>)> = None;
     let mut from = 0;
     let mut order = 0;
@@ -117,7 +142,7 @@ fn dispatch_ranges(source: &Seekable, span_shift: u8, jobs: &Sender<Job>, stop: 
     };
     while from < size {
         stop.check()?;
-        let Some(found) = source.data_ranges(from) else { break };
+        let Some(found) = data_range(from)? else { break };
         // Outward to the grid: what lies beside the data in its blocks is read as the zeros it is.
         let mut at = (found.start & !(HOLE_UNIT - 1)).max(from);
         let end = found.end.next_multiple_of(HOLE_UNIT).min(size);
@@ -173,24 +198,18 @@ fn dispatch_stream(
     Ok(size)
 }
 
-/// A worker: stores spans until there are none, or nobody wants their results.
-fn work(
-    store: &Store<'_>,
-    source: Option<&Seekable>,
-    span_shift: u8,
-    queue: &Receiver<Job>,
+/// A worker: takes jobs until there are none, or nobody wants their results.
+fn run<J, W: Default>(
+    work: &impl Fn(J, &mut W) -> Result<Done>,
+    queue: &Receiver<J>,
     results: &Sender<Result<Done>>,
     stop: &Stop,
 ) {
-    let mut buffer = Vec::new();
-    let mut scratch = Scratch::default();
+    let mut own = W::default();
     for job in queue {
-        let stored = stop
-            .check()
-            .map_err(Error::from)
-            .and_then(|()| store_span(store, source, span_shift, job, &mut buffer, &mut scratch));
-        let failed = stored.is_err();
-        if results.send(stored).is_err() || failed {
+        let done = stop.check().map_err(Error::from).and_then(|()| work(job, &mut own));
+        let failed = done.is_err();
+        if results.send(done).is_err() || failed {
             return;
         }
     }

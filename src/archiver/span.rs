@@ -72,6 +72,11 @@ impl Counters {
         }
     }
 
+    /// So many chunks were there already.
+    pub(super) fn reused(&self, chunks: u64) {
+        self.reused_chunks.fetch_add(chunks, Ordering::Relaxed);
+    }
+
     pub(super) fn stats(&self) -> CreateStats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CreateStats {
@@ -91,6 +96,17 @@ pub(super) struct SpanOutcome {
     pub(super) chunks: u64,
     /// Plain bytes stored anew.
     pub(super) new: u64,
+}
+
+/// How a map or node came to lie where it lies.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// It was stored now, with the hints it was given.
+    New,
+    /// This session had stored it.
+    Own,
+    /// It was there, with these hints.
+    Elder(Vec<Location>),
 }
 
 /// Buffers that a worker uses again and again.
@@ -149,12 +165,12 @@ impl Store<'_> {
         }
         let span_len = u32::try_from(bytes.len()).expect("spans are at most 64 MiB");
         let map = SpanMap { span_len, extents: lay_out(&runs, &cuts), chunks };
-        let stored = self.map(&map, &locations)?;
+        let (stored, _) = self.map(&map, &locations)?;
         Ok(Some(SpanOutcome { map: stored, chunks: map.chunks.len() as u64, new }))
     }
 
     /// Claims or stores a chunk; also says whether it was stored.
-    fn chunk(&self, id: &BlobId, plain: &[u8]) -> Result<(Location, bool)> {
+    pub(super) fn chunk(&self, id: &BlobId, plain: &[u8]) -> Result<(Location, bool)> {
         let pending = match self.index.claim(id) {
             Claim::Exists(location) => {
                 self.counters.reused_chunks.fetch_add(1, Ordering::Relaxed);
@@ -174,6 +190,24 @@ impl Store<'_> {
         Ok((location, true))
     }
 
+    /// Claims a chunk if it is there.
+    pub(super) fn claim(&self, id: &BlobId) -> Option<Location> {
+        let Claim::Exists(location) = self.index.claim(id) else { return None };
+        self.counters.reused_chunks.fetch_add(1, Ordering::Relaxed);
+        self.claimed.lock().insert(location.pack.id);
+        Some(location)
+    }
+
+    /// Claims all of these packs if each may be claimed or is of this pass.
+    pub(super) fn claim_packs(&self, packs: &[PackId]) -> bool {
+        let mut claimed = self.claimed.lock();
+        let may = packs.iter().all(|pack| self.claimable.contains(pack) || claimed.contains(pack));
+        if may {
+            claimed.extend(packs);
+        }
+        may
+    }
+
     /// Seals a blob and appends it to a pack.
     fn blob(&self, kind: BlobKind, id: &BlobId, plain: &[u8]) -> Result<Location> {
         let sealed = seal_blob(self.keyring(), kind, id, plain, self.compression)?;
@@ -189,7 +223,7 @@ impl Store<'_> {
     }
 
     /// Claims or stores a span map. A stored one is used again only if all packs it hints at may be claimed.
-    fn map(&self, map: &SpanMap, locations: &[Location]) -> Result<StoredMap> {
+    pub(super) fn map(&self, map: &SpanMap, locations: &[Location]) -> Result<(StoredMap, Kept)> {
         let content = map.content();
         let id = self.keyring().blob_id(BlobKind::SpanMap, &content)?;
         let reusable = |plain: &[u8]| {
@@ -198,8 +232,8 @@ impl Store<'_> {
             Ok(safe.then_some(hinted))
         };
         let plain = || span_map::with_hints(&content, locations);
-        let location = self.hinted(BlobKind::SpanMap, &id, plain, reusable)?;
-        Ok(StoredMap { id, location, data: map.data_bytes() })
+        let (location, kept) = self.hinted(BlobKind::SpanMap, &id, plain, reusable)?;
+        Ok((StoredMap { id, location, data: map.data_bytes() }, kept))
     }
 
     /// Claims or stores a tree node. A stored one is used again only if its hints are just these places.
@@ -211,7 +245,7 @@ impl Store<'_> {
             Ok((hinted == locations).then_some(hinted))
         };
         let plain = || node::to_bytes(&content, locations);
-        Ok((id, self.hinted(BlobKind::Node, &id, plain, reusable)?))
+        Ok((id, self.hinted(BlobKind::Node, &id, plain, reusable)?.0))
     }
 
     /// Where a map or node lies: that of this session, that of an earlier one if `reusable` gives its hints, or a new one.
@@ -221,15 +255,17 @@ impl Store<'_> {
         id: &BlobId,
         plain: impl Fn() -> Vec<u8>,
         reusable: impl Fn(&[u8]) -> std::result::Result<Option<Vec<Location>>, FormatError>,
-    ) -> Result<Location> {
+    ) -> Result<(Location, Kept)> {
         match self.index.claim(id) {
             Claim::Mine(pending) => {
                 let location = self.blob(kind, id, &plain())?;
                 pending.stored(location);
-                Ok(location)
+                Ok((location, Kept::New))
             }
             // What this session stored hints at what this session claimed.
-            Claim::Exists(location) if !self.claimable.contains(&location.pack.id) => Ok(location),
+            Claim::Exists(location) if !self.claimable.contains(&location.pack.id) => {
+                Ok((location, Kept::Own))
+            }
             Claim::Exists(location) => {
                 let opened = self.repository.packs().read(kind, id, location);
                 match opened.and_then(|plain| Ok(reusable(&plain)?)) {
@@ -237,7 +273,8 @@ impl Store<'_> {
                         let mut claimed = self.claimed.lock();
                         claimed.insert(location.pack.id);
                         claimed.extend(hinted.iter().map(|at| at.pack.id));
-                        return Ok(location);
+                        drop(claimed);
+                        return Ok((location, Kept::Elder(hinted)));
                     }
                     Ok(None) => {}
                     Err(error @ repository::Error::Codec(_)) => return Err(error.into()),
@@ -245,7 +282,7 @@ impl Store<'_> {
                 }
                 let location = self.blob(kind, id, &plain())?;
                 self.index.replace(id, location);
-                Ok(location)
+                Ok((location, Kept::New))
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The raw arguments of every command.
 
 mod compact;
+mod copy;
 mod delete;
 mod diff;
 mod key;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(super) use copy::CopyArgs;
 pub(super) use delete::DeleteArgs;
 pub(super) use list::ListCommandArgs;
 pub(super) use prune::PruneArgs;
@@ -61,6 +63,15 @@ Examples:
   ssh host dd if=/dev/sda bs=1M | copal create /srv/backups::host -
   copal create /srv/backups::host --command -- ssh host dd if=/dev/sda bs=1M")]
     Create(CreateArgs),
+    /// Copy archives to another repository, sealed under its keys
+    #[command(after_help = "\
+Examples:
+  copal copy /srv/backups /mnt/offsite
+  copal copy '/srv/backups::web*' /mnt/offsite
+  copal copy /srv/backups::web01~1 /mnt/offsite --to-passphrase-file /etc/offsite.pass
+The passphrase of DST comes from a prompt, COPAL_TO_PASSPHRASE, COPAL_TO_PASSCOMMAND, COPAL_TO_PASSPHRASE_FD,
+--to-passphrase-file or --to-key-file. Archives that DST has already are not copied again.")]
+    Copy(CopyArgs),
     /// List archives
     #[command(after_help = "Examples: copal list /srv/backups; copal list '/srv/backups::web*'")]
     List(ListCommandArgs),

@@ -1,6 +1,7 @@
 //! One module per command.
 
 pub(super) mod compact;
+pub(super) mod copy;
 pub(super) mod create;
 pub(super) mod delete;
 pub(super) mod diff;

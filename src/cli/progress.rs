@@ -12,7 +12,7 @@ use crate::archiver::Monitor;
 /// How often the bar moves.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Shows how far a create or extract has come.
+/// Shows how far a create, copy or extract has come.
 #[derive(Debug)]
 pub(super) struct Progress {
     bar: ProgressBar,
@@ -31,6 +31,11 @@ impl Progress {
             bar.set_style(style("{spinner} {bytes} {msg} {binary_bytes_per_sec}"));
         }
         Self { bar, new: AtomicU64::new(0), counts_new }
+    }
+
+    /// Runs `print` while the bar is out of its way.
+    pub(super) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
     }
 
     /// Takes the bar away.

@@ -30,6 +30,47 @@ pub(super) struct SecretArgs {
     /// Accept a repository that was swapped, rolled back or is no longer encrypted since this machine last saw it
     #[arg(long)]
     pub(super) trust_changed: bool,
+    /// What the names of its environment variables begin with, and its options' behind the dashes.
+    #[arg(skip = FIRST)]
+    names: Names,
+}
+
+/// How the ways to give a secret are called.
+#[derive(Debug, Clone, Copy, Default)]
+struct Names {
+    variables: &'static str,
+    options: &'static str,
+}
+
+/// The repository that a command works on.
+const FIRST: Names = Names { variables: "COPAL_", options: "--" };
+/// The repository that archives are copied to.
+const TO: Names = Names { variables: "COPAL_TO_", options: "--to-" };
+
+/// How the user gives the secret of the repository that archives are copied to.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct ToSecretArgs {
+    /// Read the passphrase of DST from the first line of FILE
+    #[arg(long, value_name = "FILE", conflicts_with = "to_key_file")]
+    to_passphrase_file: Option<PathBuf>,
+    /// Unlock DST with FILE instead of a passphrase
+    #[arg(long, value_name = "FILE", env = "COPAL_TO_KEY_FILE")]
+    to_key_file: Option<PathBuf>,
+    /// Accept DST although it was swapped, rolled back or is no longer encrypted since this machine last saw it
+    #[arg(long)]
+    to_trust_changed: bool,
+}
+
+impl ToSecretArgs {
+    /// As those of any repository.
+    pub(super) fn secrets(&self) -> SecretArgs {
+        SecretArgs {
+            passphrase_file: self.to_passphrase_file.clone(),
+            key_file: self.to_key_file.clone(),
+            trust_changed: self.to_trust_changed,
+            names: TO,
+        }
+    }
 }
 
 /// How the user gives a secret for a new slot.
@@ -78,12 +119,34 @@ impl NewSecretArgs {
 }
 
 impl SecretArgs {
+    /// For what needs no secret.
+    pub(super) fn without_secret(trust_changed: bool) -> Self {
+        Self { trust_changed, names: FIRST, ..Self::default() }
+    }
+
     /// Whether a secret was given in any way but a prompt.
     pub(super) fn is_given(&self) -> bool {
-        let variables = ["COPAL_PASSPHRASE", "COPAL_PASSCOMMAND", "COPAL_PASSPHRASE_FD"];
+        let variables = ["PASSPHRASE", "PASSCOMMAND", "PASSPHRASE_FD"];
         self.passphrase_file.is_some()
             || self.key_file.is_some()
-            || variables.iter().any(|name| std::env::var_os(name).is_some())
+            || variables.iter().any(|name| std::env::var_os(self.variable(name)).is_some())
+    }
+
+    /// The full name of an environment variable.
+    fn variable(&self, name: &str) -> String {
+        format!("{}{name}", self.names.variables)
+    }
+
+    /// Asks on the terminal, if there is one.
+    fn ask(&self, prompt: &str) -> anyhow::Result<Zeroizing<String>> {
+        let Names { variables, options } = self.names;
+        if !can_ask() {
+            bail!(
+                "a passphrase is needed and there is no terminal to ask on ({}): set {variables}PASSPHRASE, {variables}PASSCOMMAND or {variables}PASSPHRASE_FD, or give {options}passphrase-file or {options}key-file",
+                prompt.trim_end_matches(": ")
+            );
+        }
+        Ok(Zeroizing::new(rpassword::prompt_password(prompt).context("cannot ask for the passphrase")?))
     }
 
     /// The secret for a repository that exists.
@@ -92,7 +155,7 @@ impl SecretArgs {
             return Ok(secret);
         }
         let prompt = format!("Passphrase for {}: ", repository.display());
-        Ok(Secret::Passphrase(ask(&prompt)?))
+        Ok(Secret::Passphrase(self.ask(&prompt)?))
     }
 
     /// The secret for a new repository; a prompt asks twice.
@@ -115,12 +178,12 @@ impl SecretArgs {
         }
         let passphrase = if let Some(path) = &self.passphrase_file {
             read_passphrase_file(path)?
-        } else if let Some(number) = std::env::var_os("COPAL_PASSPHRASE_FD") {
-            from_descriptor(&number.to_string_lossy())?
-        } else if let Some(passphrase) = variable("COPAL_PASSPHRASE")? {
+        } else if let Some(number) = std::env::var_os(self.variable("PASSPHRASE_FD")) {
+            from_descriptor(&self.variable("PASSPHRASE_FD"), &number.to_string_lossy())?
+        } else if let Some(passphrase) = variable(&self.variable("PASSPHRASE"))? {
             passphrase
-        } else if let Some(command) = variable("COPAL_PASSCOMMAND")? {
-            from_command(&command)?
+        } else if let Some(command) = variable(&self.variable("PASSCOMMAND"))? {
+            from_command(&self.variable("PASSCOMMAND"), &command)?
         } else {
             return Ok(None);
         };
@@ -148,22 +211,14 @@ fn can_ask() -> bool {
     std::io::stderr().is_terminal() || std::io::stdin().is_terminal()
 }
 
+/// Asks for a new passphrase, twice; there is a terminal.
 fn ask_twice(repository: &Path) -> anyhow::Result<Zeroizing<String>> {
-    let first = ask(&format!("New passphrase for {}: ", repository.display()))?;
-    if first != ask("The same again: ")? {
+    let prompt = |text: &str| rpassword::prompt_password(text).context("cannot ask for the passphrase");
+    let first = Zeroizing::new(prompt(&format!("New passphrase for {}: ", repository.display()))?);
+    if first != Zeroizing::new(prompt("The same again: ")?) {
         bail!("the two passphrases differ; nothing was made");
     }
     Ok(first)
-}
-
-/// Asks on the terminal.
-fn ask(prompt: &str) -> anyhow::Result<Zeroizing<String>> {
-    if !can_ask() {
-        bail!(
-            "a passphrase is needed and there is no terminal to ask on: set COPAL_PASSPHRASE, COPAL_PASSCOMMAND or COPAL_PASSPHRASE_FD, or give --passphrase-file or --key-file"
-        );
-    }
-    Ok(Zeroizing::new(rpassword::prompt_password(prompt).context("cannot ask for the passphrase")?))
 }
 
 /// The first line, without its end.
@@ -179,30 +234,30 @@ fn first_line(from: impl Read) -> anyhow::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(line.to_owned()))
 }
 
-fn from_descriptor(number: &str) -> anyhow::Result<Zeroizing<String>> {
+fn from_descriptor(variable: &str, number: &str) -> anyhow::Result<Zeroizing<String>> {
     let number: u32 =
-        number.parse().ok().with_context(|| format!("COPAL_PASSPHRASE_FD is {number:?}, not a number"))?;
+        number.parse().ok().with_context(|| format!("{variable} is {number:?}, not a number"))?;
     let file = File::open(format!("/dev/fd/{number}"))
-        .with_context(|| format!("COPAL_PASSPHRASE_FD names descriptor {number}, which cannot be read"))?;
-    first_line(file).context("cannot read the passphrase from COPAL_PASSPHRASE_FD")
+        .with_context(|| format!("{variable} names descriptor {number}, which cannot be read"))?;
+    first_line(file).with_context(|| format!("cannot read the passphrase from {variable}"))
 }
 
 /// Runs a command without a shell; its words are split as a shell would.
-fn from_command(command: &str) -> anyhow::Result<Zeroizing<String>> {
+fn from_command(variable: &str, command: &str) -> anyhow::Result<Zeroizing<String>> {
     let words = shlex::split(command).unwrap_or_default();
-    let [program, args @ ..] = &words[..] else { bail!("COPAL_PASSCOMMAND is empty or has an open quote") };
+    let [program, args @ ..] = &words[..] else { bail!("{variable} is empty or has an open quote") };
     let mut child = Command::new(program)
         .args(args)
         .stdout(Stdio::piped())
         .stdin(Stdio::null())
         .spawn()
-        .with_context(|| format!("COPAL_PASSCOMMAND: cannot run {program:?}"))?;
+        .with_context(|| format!("{variable}: cannot run {program:?}"))?;
     let read = child.stdout.take().map(first_line);
     let status = child.wait()?;
     if !status.success() {
-        bail!("COPAL_PASSCOMMAND: {program:?} failed with {status}");
+        bail!("{variable}: {program:?} failed with {status}");
     }
-    read.context("COPAL_PASSCOMMAND gave no output")?
+    read.with_context(|| format!("{variable} gave no output"))?
 }
 
 fn read_key_file(path: &Path) -> anyhow::Result<Secret> {
@@ -274,10 +329,10 @@ mod tests {
 
     #[test]
     fn commands_run_without_a_shell() {
-        assert_eq!(*from_command("printf '%s' 'a b;c'").unwrap(), "a b;c");
-        assert!(from_command("false").unwrap_err().to_string().contains("failed with"));
-        assert!(from_command("'open").is_err());
-        assert!(from_command("/no/such/program").unwrap_err().to_string().contains("cannot run"));
+        assert_eq!(*from_command("X", "printf '%s' 'a b;c'").unwrap(), "a b;c");
+        assert!(from_command("X", "false").unwrap_err().to_string().contains("failed with"));
+        assert!(from_command("X", "'open").is_err());
+        assert!(from_command("X", "/no/such/program").unwrap_err().to_string().contains("cannot run"));
     }
 
     #[test]

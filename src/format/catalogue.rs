@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::name::ArchiveName;
-use super::record::ArchiveRecord;
+use super::record::{ArchiveRecord, Origin};
 use super::state::ArchiveState;
 use super::{FormatError, limits, msgpack};
 use crate::id::{ArchiveId, Nonce16, SessionId};
@@ -56,6 +56,9 @@ pub struct CatalogueEntry {
     /// States known to the writer of the segment.
     #[serde(deserialize_with = "msgpack::at_most::<_, _, { limits::MAX_LISTED }>")]
     pub states: Vec<KnownState>,
+    /// What it is a copy of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 impl CatalogueEntry {
@@ -78,6 +81,7 @@ impl CatalogueEntry {
             session: record.session,
             members: record.members.iter().map(summary).collect(),
             states: Vec::new(),
+            origin: record.origin,
         }
     }
 }
@@ -163,5 +167,12 @@ mod tests {
         let bytes = segment.to_bytes();
         assert_eq!(&blake3::hash(&bytes).to_hex()[..16], "0a0cbe4db63c4f7c");
         assert_eq!(CatalogueSegment::from_bytes(&bytes).unwrap(), segment);
+
+        let mut copied = segment;
+        let repository = crate::id::RepositoryId([8; 16]);
+        copied.archives[0].origin = Some(Origin { repository, archive: ArchiveId([9; 16]) });
+        let bytes = copied.to_bytes();
+        assert_eq!(&blake3::hash(&bytes).to_hex()[..16], "e0474c55130676e7");
+        assert_eq!(CatalogueSegment::from_bytes(&bytes).unwrap(), copied);
     }
 }

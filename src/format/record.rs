@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::location::{Location, PackRef};
 use super::name::ArchiveName;
 use super::{FormatError, limits, msgpack};
-use crate::id::{ArchiveId, BlobId, PackId, SessionId};
+use crate::id::{ArchiveId, BlobId, PackId, RepositoryId, SessionId};
 
 /// Where an image's map tree begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +71,15 @@ pub struct Member {
     pub bad: Vec<(u64, u64)>,
 }
 
+/// What an archive is a copy of: the archive that was made from the source, however many copies lie between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// The repository in which it was made.
+    pub repository: RepositoryId,
+    /// Its id there.
+    pub archive: ArchiveId,
+}
+
 /// What a create did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CreateStats {
@@ -115,6 +124,9 @@ pub struct ArchiveRecord {
     pub members: Vec<Member>,
     /// What making it took.
     pub stats: CreateStats,
+    /// What it is a copy of, if it was copied from another repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 impl ArchiveRecord {
@@ -221,6 +233,7 @@ pub(crate) mod tests {
             session: SessionId([3; 16]),
             members: vec![member],
             stats: CreateStats::default(),
+            origin: None,
         }
     }
 
@@ -233,6 +246,16 @@ pub(crate) mod tests {
         for cut in 0..bytes.len() {
             assert!(ArchiveRecord::from_bytes(&bytes[..cut]).is_err());
         }
+    }
+
+    #[test]
+    fn golden_bytes_of_a_copy() {
+        let origin = Some(Origin { repository: RepositoryId([8; 16]), archive: ArchiveId([9; 16]) });
+        let copy = ArchiveRecord { origin, ..sample() };
+        let bytes = copy.to_bytes().unwrap();
+        assert_eq!(bytes.len(), sample().to_bytes().unwrap().len() + 7 + 1 + 11 + 18 + 8 + 18);
+        assert_eq!(&blake3::hash(&bytes).to_hex()[..16], "438cf774e2425196");
+        assert_eq!(ArchiveRecord::from_bytes(&bytes).unwrap(), copy);
     }
 
     #[test]

@@ -9,9 +9,9 @@ use crate::format::catalogue::{CatalogueEntry, CatalogueSegment, KnownState, Seg
 use crate::format::envelope::ObjectKind;
 use crate::format::limits::MAX_CATALOGUE_ENTRIES;
 use crate::format::name::ArchiveName;
-use crate::format::record::ArchiveRecord;
+use crate::format::record::{ArchiveRecord, Origin};
 use crate::format::state::{ArchiveState, ChangeKind, StateName, winners};
-use crate::id::{ArchiveId, Nonce16, SessionId};
+use crate::id::{ArchiveId, Nonce16, RepositoryId, SessionId};
 
 /// A create absorbs older catalogue segments while its own stays within this many bytes.
 const MAX_ABSORBED_BYTES: u64 = 8 << 20;
@@ -73,6 +73,12 @@ impl Archive {
     #[must_use]
     pub fn time(&self) -> i64 {
         self.entry.time
+    }
+
+    /// What it stands for in every repository that holds it: the archive it is a copy of, or itself in its `repository`.
+    #[must_use]
+    pub fn origin(&self, repository: RepositoryId) -> Origin {
+        self.entry.origin.unwrap_or(Origin { repository, archive: self.id() })
     }
 
     /// The size of all members in bytes.

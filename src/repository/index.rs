@@ -127,10 +127,10 @@ impl Index {
         Ok(Self { slots: Mutex::new(slots), stored: Condvar::new(), unlisted, unlisted_packs })
     }
 
-    /// Blobs of claimable packs that no segment names: whoever publishes a segment names them too.
+    /// Blobs of claimable packs that no segment names, for the first who asks: whoever publishes a segment names them too, once.
     #[must_use]
-    pub fn unlisted(&self) -> &[IndexEntry] {
-        &self.unlisted
+    pub fn take_unlisted(&mut self) -> Vec<IndexEntry> {
+        std::mem::take(&mut self.unlisted)
     }
 
     /// Whether a pack was left by a create that did not end.

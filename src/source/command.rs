@@ -19,8 +19,15 @@ use super::SourceError;
 /// How often a wait for the command's end looks.
 const LOOK: Duration = Duration::from_millis(20);
 /// The repository's secrets are no business of a command that only reads a disk.
-const SECRETS: [&str; 4] =
-    ["COPAL_PASSPHRASE", "COPAL_PASSCOMMAND", "COPAL_PASSPHRASE_FD", "COPAL_NEW_PASSPHRASE"];
+const SECRETS: [&str; 7] = [
+    "COPAL_PASSPHRASE",
+    "COPAL_PASSCOMMAND",
+    "COPAL_PASSPHRASE_FD",
+    "COPAL_NEW_PASSPHRASE",
+    "COPAL_TO_PASSPHRASE",
+    "COPAL_TO_PASSCOMMAND",
+    "COPAL_TO_PASSPHRASE_FD",
+];
 
 /// A command that was started and not yet reaped.
 #[derive(Debug)]

@@ -137,6 +137,9 @@ fn archive(args: &ListArgs, opened: &Opened, archive: &Archive) -> anyhow::Resul
     ];
     let previous = record.previous.map_or("none".to_owned(), |id| format!("#{id}"));
     lines.push(format!("Previous     {previous}"));
+    if let Some(origin) = record.origin {
+        lines.push(format!("Copy of      #{} in repository {}", origin.archive, origin.repository));
+    }
     if !archive.comment.is_empty() {
         lines.push(format!("Comment      {}", escaped(archive.comment.as_bytes())));
     }

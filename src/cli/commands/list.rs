@@ -43,6 +43,7 @@ pub(in crate::cli) fn summary(archive: &Archive) -> serde_json::Value {
         "id": archive.id(), "name": archive.name, "time": rfc3339(archive.time()), "size": archive.size(),
         "data": archive.data(), "comment": archive.comment, "tags": archive.tags, "members": members,
         "unconfirmed": archive.unconfirmed, "doubtful": archive.doubtful,
+        "origin": archive.entry.origin,
     });
     if let Some(deletion) = &archive.deleted {
         summary["deleted"] = json!({ "time": rfc3339(deletion.time), "host": deletion.host });

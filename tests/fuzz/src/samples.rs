@@ -55,6 +55,7 @@ pub(crate) fn record() -> ArchiveRecord {
         previous: Some(ArchiveId([2; 16])),
         session: SessionId([3; 16]),
         members: vec![member],
+        origin: None,
         stats: CreateStats::default(),
     }
 }

@@ -69,7 +69,7 @@ fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
 
 pub(super) fn import(args: &KeyImportArgs) -> anyhow::Result<()> {
     let (path, source) = split(&args.words)?;
-    let secrets = SecretArgs { trust_changed: args.trust_changed, ..SecretArgs::default() };
+    let secrets = SecretArgs::without_secret(args.trust_changed);
     let found = Found::at(&path, &secrets, true)?;
     if !found.needs_secret() {
         return Err(Error::from(SlotError::NotEncrypted).into());

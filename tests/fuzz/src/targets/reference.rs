@@ -14,7 +14,15 @@ thread_local! {
 
 fn archive(name: &str, id: u8) -> Archive {
     let entry = CatalogueEntry::of(ArchiveId([id; 16]), &record());
-    Archive { entry, name: archive_name(name), tags: vec![], comment: String::new(), unconfirmed: false }
+    Archive {
+        entry,
+        name: archive_name(name),
+        tags: vec![],
+        comment: String::new(),
+        unconfirmed: false,
+        doubtful: false,
+        deleted: None,
+    }
 }
 
 pub(super) fn reference(input: &[u8]) -> bool {

@@ -1,0 +1,108 @@
+//! What every writer of archives shares: its store, publishing its packs, and finding what it lost.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::error::{Error, Result};
+use super::span::{Counters, Store, Writers};
+use crate::chunker::Chunker;
+use crate::codec::compress::Compression;
+use crate::format::config::ChunkerParams;
+use crate::format::pack::PackKind;
+use crate::format::record::ArchiveRecord;
+use crate::id::PackId;
+use crate::image::maps::Maps;
+use crate::image::reach;
+use crate::repository::index::{Index, publish_segments};
+use crate::repository::packer::{PackWriter, StoredPack};
+use crate::repository::session::{Unconfirmed, claimable_packs};
+use crate::repository::{self, Repository};
+
+/// How often a writer starts over because compactions took what it claimed.
+pub(super) const MAX_PASSES: usize = 5;
+/// Cache for walking the new maps after a lost claim, in bytes.
+const WALK_CACHE: usize = 8 << 20;
+
+impl<'a> Store<'a> {
+    /// A store that has read which packs may be claimed, and the index. The session of a writer is published before.
+    pub(super) fn new(
+        repository: &'a Repository,
+        chunker: &ChunkerParams,
+        compression: Compression,
+    ) -> Result<Self> {
+        let claimable = claimable_packs(repository.objects())?;
+        chunker.check().map_err(crate::repository::Error::from)?;
+        Ok(Self {
+            repository,
+            index: Index::load(repository.packs(), &claimable)?,
+            claimable,
+            chunker: Chunker::new(*chunker, repository.keyring().gear()?),
+            compression,
+            writers: None,
+            claimed: Mutex::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Forgets lost packs before the next pass.
+    pub(super) fn bar(&mut self, lost: &HashSet<PackId>) {
+        self.index.bar(lost);
+        self.claimable.retain(|pack| !lost.contains(pack));
+        self.claimed.lock().clear();
+    }
+}
+
+impl Writers {
+    /// Starts writing packs of both kinds.
+    pub(super) fn start(repository: &Repository) -> Result<Self> {
+        let pack_size = repository.config().pack_size;
+        let start = |kind| {
+            PackWriter::start(kind, pack_size, repository.objects().clone()).map_err(|source| Error::Io {
+                action: "start a thread for",
+                path: "the packs".into(),
+                source,
+            })
+        };
+        Ok(Self { data: start(PackKind::Data)?, maps: start(PackKind::Maps)? })
+    }
+}
+
+/// Of the claimed packs that are gone, those of which the new archive needs a blob that was not forwarded.
+pub(super) fn lost_packs(
+    repository: &Arc<Repository>,
+    record: &ArchiveRecord,
+    unconfirmed: &Unconfirmed,
+) -> Result<HashSet<PackId>> {
+    if unconfirmed.gone.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let maps = Maps::new(repository.clone(), WALK_CACHE);
+    // Where a map is gone with its pack, everything is stored again.
+    Ok(reach::lost_packs(repository, &maps, record, unconfirmed).unwrap_or_else(|_| unconfirmed.gone.clone()))
+}
+
+/// Ends the writers of a pass that failed; what they hold is stored, so that the next writer need not do it again. Workers only see that
+/// storing has ended; why is known to the writers.
+pub(super) fn abandon(writers: Option<Writers>, error: Error) -> Error {
+    let Some(Writers { data, maps }) = writers else { return error };
+    let ended = [data.finish(), maps.finish()];
+    match (&error, ended.into_iter().find_map(repository::Result::err)) {
+        (Error::Repository(repository::Error::Panicked { .. }), Some(cause)) => cause.into(),
+        _ => error,
+    }
+}
+
+/// Makes all packs durable, then publishes where their blobs lie.
+pub(super) fn publish_packs(repository: &Repository, store: &mut Store<'_>) -> Result<()> {
+    let Some(Writers { data, maps }) = store.writers.take() else { return Ok(()) };
+    let (data, maps) = (data.finish(), maps.finish());
+    let stored: Vec<StoredPack> = data?.into_iter().chain(maps?).collect();
+    let mut entries: Vec<_> =
+        stored.iter().flat_map(|pack| pack.index_entries().collect::<Vec<_>>()).collect();
+    entries.extend(store.index.take_unlisted());
+    publish_segments(repository.objects(), &entries)?;
+    store.claimable.extend(stored.iter().map(|pack| pack.pack.id));
+    Ok(())
+}
