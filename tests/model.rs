@@ -23,7 +23,7 @@ mod world;
 
 use explore::{exhaustive, random};
 use rules::Break;
-use scenes::{crowd, scenes};
+use scenes::{crowd, large_scenes, scenes};
 use system::Repository;
 
 /// Scenes of a lister that goes about it as format.md says, which is not enough.
@@ -34,10 +34,10 @@ fn scene(name: &str, lag: bool) -> Repository {
     found.unwrap_or_else(|| panic!("no scene {name:?}")).1
 }
 
-fn all_hold(lag: bool) {
+fn all_hold(scenes: Vec<(&str, Repository)>, lag: bool) {
     let holding = |(name, scene): &(&str, Repository)| scene.rules.lag == lag && !name.ends_with(AS_WRITTEN);
     let mut states = 0;
-    for (name, scene) in scenes().into_iter().filter(holding) {
+    for (name, scene) in scenes.into_iter().filter(holding) {
         let found = exhaustive(&scene);
         println!("{name}, lists that lag: {lag}: {} states, {} ends", found.states, found.ends);
         states += found.states;
@@ -48,12 +48,18 @@ fn all_hold(lag: bool) {
 
 #[test]
 fn all_schedules_over_exact_lists_keep_chunks() {
-    all_hold(false);
+    all_hold(scenes(), false);
 }
 
 #[test]
 fn all_schedules_over_lagging_lists_keep_chunks() {
-    all_hold(true);
+    all_hold(scenes(), true);
+}
+
+#[test]
+fn all_schedules_of_large_cases_keep_chunks() {
+    all_hold(large_scenes(), false);
+    all_hold(large_scenes(), true);
 }
 
 /// What the model has to find: the break, a scene that shows it, whether lists must lag, and a word of what goes wrong.

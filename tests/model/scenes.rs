@@ -88,6 +88,18 @@ pub(crate) fn scenes() -> Vec<(&'static str, Repository)> {
     scenes
 }
 
+/// Worlds with more to explore than all others together.
+pub(crate) fn large_scenes() -> Vec<(&'static str, Repository)> {
+    use Choice::{All, Dead, Wasteful};
+    let mut scenes = Vec::new();
+    let mut add = |name, world, actors, rules| scenes.push((name, Repository::new(world, actors, rules)));
+    let wasteful = vec![create(0, 0b0111), compact(1, Wasteful), compact(2, All)];
+    add("create, 2 compact all", common(), wasteful, Rules::EXACT);
+    let lagging = vec![create(0, 0b0100), create(1, 0b0100), compact(2, Dead)];
+    add("2 creates, compact", common(), lagging, Rules::LAGGING);
+    scenes
+}
+
 type Add<'a> = &'a mut dyn FnMut(&'static str, World, Vec<Actor>, Rules);
 
 fn of_creates(rules: Rules, add: Add<'_>) {
