@@ -30,7 +30,8 @@ use system::Repository;
 const AS_WRITTEN: &str = "as written";
 
 fn scene(name: &str, lag: bool) -> Repository {
-    let found = scenes().into_iter().find(|(found, scene)| *found == name && scene.rules.lag == lag);
+    let mut all = scenes().into_iter().chain(large_scenes());
+    let found = all.find(|(found, scene)| *found == name && scene.rules.lag == lag);
     found.unwrap_or_else(|| panic!("no scene {name:?}")).1
 }
 
@@ -87,6 +88,7 @@ const LOSSES: &[(Break, &str, bool, &str)] = &[
     (Break::SurvivorsElsewhere, "compact beside damage", false, "lost"),
     (Break::ChainsUnchecked, "compact a long chain", false, "lost"),
     (Break::OthersIntentsRemoved, "create, 2 compact", false, "lost"),
+    (Break::LeftoversUnsettled, "create, 2 compact what is unused", true, "lost"),
     (Break::StatesFirst, "create, compact, list", false, "is shown, but is deleted"),
     (Break::RepairSparesNothing, "repair, compact", false, "lost"),
     (Break::UndeleteUnconfirmed, "undelete, compact", false, "lost"),

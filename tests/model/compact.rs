@@ -227,7 +227,7 @@ impl Compact {
                 At::RemoveIntent
             }
             At::RemoveIntent => {
-                if !rules.lag {
+                if !rules.lag || rules.breaks(Break::LeftoversUnsettled) {
                     self.find_spent(world, rules);
                 }
                 world.delete(Kind::Intent, self.me);

@@ -59,6 +59,8 @@ pub(crate) enum Break {
     ChainsUnchecked,
     /// Intents of others are removed although what they name is there.
     OthersIntentsRemoved,
+    /// Intents of others are removed as soon as all that they name is gone, before lists show so.
+    LeftoversUnsettled,
     /// States go before their record.
     StatesFirst,
     /// A repair moves a pack away although what is good in it has no other place.

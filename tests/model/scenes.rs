@@ -95,6 +95,9 @@ pub(crate) fn large_scenes() -> Vec<(&'static str, Repository)> {
     let mut add = |name, world, actors, rules| scenes.push((name, Repository::new(world, actors, rules)));
     let wasteful = vec![create(0, 0b0111), compact(1, Wasteful), compact(2, All)];
     add("create, 2 compact all", common(), wasteful, Rules::EXACT);
+    let unused = World::new().with_pack(1, 0b0001);
+    let both = vec![create(0, 0b0001), compact(1, Dead), compact(2, Dead)];
+    add("create, 2 compact what is unused", unused, both, Rules::LAGGING);
     let lagging = vec![create(0, 0b0100), create(1, 0b0100), compact(2, Dead)];
     add("2 creates, compact", common(), lagging, Rules::LAGGING);
     scenes
