@@ -103,7 +103,7 @@ impl NewSecretArgs {
         } else if let Some(passphrase) = variable(NEW_PASSPHRASE)? {
             passphrase
         } else if can_ask() {
-            ask_twice(repository)?
+            ask_twice(repository, &prompt)?
         } else {
             bail!(
                 "a new passphrase is needed and there is no terminal to ask on: set {NEW_PASSPHRASE}, or give --new-passphrase-file or --new-key-file"
@@ -146,7 +146,7 @@ impl SecretArgs {
                 prompt.trim_end_matches(": ")
             );
         }
-        Ok(Zeroizing::new(rpassword::prompt_password(prompt).context("cannot ask for the passphrase")?))
+        self::prompt(prompt)
     }
 
     /// The secret for a repository that exists.
@@ -162,7 +162,7 @@ impl SecretArgs {
     pub(super) fn get_new(&self, repository: &Path) -> anyhow::Result<Secret> {
         let secret = match self.given()? {
             Some(secret) => secret,
-            None => Secret::Passphrase(ask_twice(repository)?),
+            None => Secret::Passphrase(ask_twice(repository, &|text| self.ask(text))?),
         };
         if matches!(&secret, Secret::Passphrase(text) if text.is_empty()) {
             bail!(
@@ -211,14 +211,19 @@ fn can_ask() -> bool {
     std::io::stderr().is_terminal() || std::io::stdin().is_terminal()
 }
 
-/// Asks for a new passphrase, twice; there is a terminal.
-fn ask_twice(repository: &Path) -> anyhow::Result<Zeroizing<String>> {
-    let prompt = |text: &str| rpassword::prompt_password(text).context("cannot ask for the passphrase");
-    let first = Zeroizing::new(prompt(&format!("New passphrase for {}: ", repository.display()))?);
-    if first != Zeroizing::new(prompt("The same again: ")?) {
+type Ask<'a> = &'a dyn Fn(&str) -> anyhow::Result<Zeroizing<String>>;
+
+/// Asks for a new passphrase, twice.
+fn ask_twice(repository: &Path, ask: Ask<'_>) -> anyhow::Result<Zeroizing<String>> {
+    let first = ask(&format!("New passphrase for {}: ", repository.display()))?;
+    if first != ask("The same again: ")? {
         bail!("the two passphrases differ; nothing was made");
     }
     Ok(first)
+}
+
+fn prompt(text: &str) -> anyhow::Result<Zeroizing<String>> {
+    Ok(Zeroizing::new(rpassword::prompt_password(text).context("cannot ask for the passphrase")?))
 }
 
 /// The first line, without its end.

@@ -294,6 +294,7 @@ impl<'a> Compactor<'a> {
                 self.sweep(&[], &archives, &moved)?;
             }
         }
+        self.shorten_ways()?;
         let mut rest = half;
         while !rest.is_empty() {
             self.stop.check()?;
@@ -320,22 +321,22 @@ impl<'a> Compactor<'a> {
         let named: HashSet<PackId> =
             lists.iter().filter(|(id, _)| !is_own(id)).flat_map(|(_, list)| list.packs.clone()).collect();
         let keep = !waiting.is_subset(&named);
+        let mut done = Vec::new();
         for (id, list) in &lists {
-            let done = if is_own(id) { !keep } else { self.all_absent(&list.packs)? };
-            if done {
-                objects.delete(&condemned_name(*id))?;
-            }
+            let over = if is_own(id) { !keep } else { self.all_absent(&list.packs)? };
+            done.extend(over.then(|| condemned_name(*id)));
         }
         for (id, intent) in intents(objects)? {
             let absent = |name: &String| self.is_absent(name);
             let records: Vec<_> = intent.archives.iter().map(|id| format!("archives/{id}")).collect();
-            if self.all_absent(&intent.packs)?
+            let over = self.all_absent(&intent.packs)?
                 && records.iter().chain(&intent.moved).all(absent)
-                && !self.segments_left(&intent.segments)?
-            {
-                objects.delete(&intent_name(id))?;
-            }
+                && !self.segments_left(&intent.segments)?;
+            done.extend(over.then(|| intent_name(id)));
         }
+        // What is absent must be so in everybody's lists before nothing says any more that it goes.
+        objects.settle();
+        done.iter().try_for_each(|name| objects.delete(name))?;
         Ok(())
     }
 

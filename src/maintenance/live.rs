@@ -23,6 +23,8 @@ use crate::repository::{self, Repository};
 
 /// How many forwardings are followed from one location: as many as a read follows.
 const MAX_FORWARDS: usize = 16;
+/// From so many forwardings on, one that leads straight to a blob is worth its space; far fewer than a read follows.
+const DISTANT: usize = 4;
 
 /// A part of an image of which nobody knows what is in it.
 #[derive(Debug, Clone)]
@@ -75,6 +77,8 @@ struct Needs<'a> {
     /// Packs of which forwardings are listed.
     retired: HashSet<PackId>,
     forwardings: HashMap<PackId, Arc<Vec<Moved>>>,
+    /// Blobs that many forwardings lead to: from which pack, and where they lie.
+    distant: BTreeMap<(PackId, BlobKind, BlobId), Location>,
     /// Blobs that are neither where a map says nor forwarded from there.
     astray: BTreeMap<(BlobKind, BlobId), Location>,
     member: usize,
@@ -96,6 +100,7 @@ impl<'a> Live<'a> {
             named: HashSet::new(),
             retired: HashSet::new(),
             forwardings: HashMap::new(),
+            distant: BTreeMap::new(),
             astray: BTreeMap::new(),
             member: 0,
             lost: Vec::new(),
@@ -157,6 +162,12 @@ impl<'a> Live<'a> {
         &self.needs.astray
     }
 
+    /// Blobs that are [`DISTANT`] forwardings or more away from the pack that a map names, by that pack.
+    #[must_use]
+    pub fn distant(&self) -> &BTreeMap<(PackId, BlobKind, BlobId), Location> {
+        &self.needs.distant
+    }
+
     /// Whether a blob is needed, by the numbers of [`Inventory::find`].
     #[must_use]
     pub fn is_live(&self, pack: usize, blob: usize) -> bool {
@@ -194,20 +205,27 @@ impl Needs<'_> {
             self.named.insert(at.pack.id);
             return;
         }
-        let mut next = vec![at];
+        let mut next = vec![(at, 0)];
         let mut seen = HashSet::from([at.pack.id]);
+        let mut nearest: Option<(usize, Location)> = found.then_some((0, at));
         for _ in 0..MAX_FORWARDS {
-            let Some(at) = next.pop() else { break };
-            found |= self.mark(at);
-            self.named.insert(at.pack.id);
-            if !self.retired.contains(&at.pack.id) {
+            let Some((here, steps)) = next.pop() else { break };
+            if self.mark(here) {
+                found = true;
+                nearest = nearest.filter(|(known, _)| *known <= steps).or(Some((steps, here)));
+            }
+            self.named.insert(here.pack.id);
+            if !self.retired.contains(&here.pack.id) {
                 continue;
             }
-            for target in self.forwardings(at.pack.id).iter().filter_map(|m| m.forwarding.find(kind, id)) {
+            for target in self.forwardings(here.pack.id).iter().filter_map(|m| m.forwarding.find(kind, id)) {
                 if seen.insert(target.pack.id) {
-                    next.push(target);
+                    next.push((target, steps + 1));
                 }
             }
+        }
+        if let Some((_, place)) = nearest.filter(|(steps, _)| *steps >= DISTANT) {
+            self.distant.insert((at.pack.id, kind, *id), place);
         }
         if !found {
             self.astray.insert((kind, *id), at);

@@ -14,7 +14,7 @@ use crate::format::record::ArchiveRecord;
 use crate::id::{ArchiveId, PackId};
 use crate::image::maps::Maps;
 use crate::image::reach;
-use crate::repository::archives::{chain, list_all};
+use crate::repository::archives::{chain, list_all, record_name};
 use crate::repository::session::{Session, Unconfirmed};
 use crate::repository::states::{self, Outcome};
 use crate::repository::{self, Repository};
@@ -65,7 +65,7 @@ fn bring_back(
             let maps = Maps::new(repository.clone(), WALK_CACHE);
             check_whole(repository, &maps, archive, &record, &found)?;
         }
-        if !repository.objects().list_ids("archives")?.contains(&archive) {
+        if repository.objects().is_absent(&record_name(archive)) {
             return Err(reclaimed(archive, "its record"));
         }
         match states::outcome(session, &restored)? {

@@ -122,10 +122,11 @@ pub fn list_archives(objects: &Objects) -> Result<Vec<Archive>> {
 /// # Errors
 /// [`Error::Storage`] if something cannot be listed.
 pub fn list_all(objects: &Objects) -> Result<Listing> {
-    let Loaded { entries, sessions, doubtful, .. } = load(objects)?;
+    let Loaded { entries, sessions, doubtful, late, .. } = load(objects)?;
     let apply = |entry: CatalogueEntry| {
-        let doubtful = doubtful.contains(&entry.id);
-        Archive { doubtful, ..apply_states(entry, &sessions) }
+        let (doubtful, late) = (doubtful.contains(&entry.id), late.contains(&entry.id));
+        let archive = apply_states(entry, &sessions);
+        Archive { doubtful, unconfirmed: archive.unconfirmed || late, ..archive }
     };
     let mut all: Vec<Archive> = entries.into_values().map(apply).collect();
     all.sort_by_key(|archive| (archive.time(), archive.entry.finished, archive.id()));
@@ -175,6 +176,8 @@ struct Loaded {
     entries: BTreeMap<ArchiveId, CatalogueEntry>,
     /// Those of which a state cannot be read.
     doubtful: HashSet<ArchiveId>,
+    /// Those that were deleted or restored after sessions were listed.
+    late: HashSet<ArchiveId>,
     /// Segments that were opened, with their number of entries and stored length.
     segments: Vec<(SegmentName, usize, u64)>,
     /// All listed segments.
@@ -182,14 +185,18 @@ struct Loaded {
 }
 
 fn load(objects: &Objects) -> Result<Loaded> {
-    // In this order: a session that is gone has either confirmed its archive, or withdrawn it before.
+    // In this order: a session that is gone has confirmed what it published, or taken it back before; and what comes after the sessions were
+    // listed is unconfirmed.
     let mut ids: HashSet<ArchiveId> = objects.list_ids("archives")?.into_iter().collect();
+    let before: HashSet<StateName> = state_names(objects)?.into_iter().collect();
     let sessions = objects.list_ids("sessions")?.into_iter().collect();
     let mut by_archive: HashMap<ArchiveId, Vec<StateName>> = HashMap::new();
-    for listed in objects.list("states")? {
-        if let Some(state) = StateName::parse(listed.name.as_str()) {
-            by_archive.entry(state.archive).or_default().push(state);
+    let mut late = HashSet::new();
+    for state in state_names(objects)? {
+        if state.kind == ChangeKind::Deleted && !before.contains(&state) {
+            late.insert(state.archive);
         }
+        by_archive.entry(state.archive).or_default().push(state);
     }
     // The name of such a state says all, whatever became of its content.
     let is_withdrawn =
@@ -223,7 +230,12 @@ fn load(objects: &Objects) -> Result<Loaded> {
             States::Gone => false,
         }
     });
-    Ok(Loaded { sessions, entries, doubtful, segments, listed })
+    Ok(Loaded { sessions, entries, doubtful, late, segments, listed })
+}
+
+fn state_names(objects: &Objects) -> Result<Vec<StateName>> {
+    let listed = objects.list("states")?;
+    Ok(listed.iter().filter_map(|listed| StateName::parse(listed.name.as_str())).collect())
 }
 
 type Catalogue = (BTreeMap<ArchiveId, CatalogueEntry>, Vec<(SegmentName, usize, u64)>, Vec<SegmentName>);

@@ -125,6 +125,8 @@ impl<'a> Session<'a> {
     pub fn publish(&self, record: &ArchiveRecord) -> Result<ArchiveId> {
         let id = ArchiveId::random();
         let bytes = record.to_bytes()?;
+        // Whoever sees the record sees the session.
+        self.objects().settle();
         // Before the put: even one that fails may have published.
         self.published.lock().push(id);
         self.objects().put(ObjectKind::Record, &record_name(id), &bytes)?;

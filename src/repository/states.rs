@@ -121,6 +121,8 @@ pub fn restore(session: &Session<'_>, archive: ArchiveId) -> Result<StateName> {
     let mut name = next_name(session.objects(), archive, ChangeKind::Deleted)?;
     name.nonce = with_last_bit(name.nonce, false);
     let state = ArchiveState { deleted: Some(false), ..session.state(&name) };
+    // Whoever sees the state sees the session.
+    session.objects().settle();
     // Before the put: even one that fails may have published.
     session.restored.lock().push(name);
     put(session.objects(), &name, &state)?;

@@ -35,11 +35,25 @@ impl Compactor<'_> {
             let entries: Vec<_> =
                 stored.iter().flat_map(|pack| pack.index_entries().collect::<Vec<_>>()).collect();
             publish_segments(self.repository.objects(), &entries)?;
-            for (pack, blobs) in moves {
-                let forwarding = Forwarding { pack, blobs };
-                let name = format!("{}/{}", moved_folder(pack), Nonce16::random());
-                self.repository.objects().put(ObjectKind::Forwarding, &name, &forwarding.to_bytes())?;
-            }
+            self.publish_moves(moves)?;
+        }
+        Ok(())
+    }
+
+    /// Publishes forwardings that lead straight to where many steps would: readers follow so many only, and each costs time.
+    pub(super) fn shorten_ways(&self) -> Result<()> {
+        let mut moves: HashMap<PackId, Moves> = HashMap::new();
+        for ((pack, kind, id), at) in self.live.distant() {
+            moves.entry(*pack).or_default().push((*kind, *id, *at));
+        }
+        self.publish_moves(moves)
+    }
+
+    fn publish_moves(&self, moves: HashMap<PackId, Moves>) -> Result<()> {
+        for (pack, blobs) in moves {
+            let forwarding = Forwarding { pack, blobs };
+            let name = format!("{}/{}", moved_folder(pack), Nonce16::random());
+            self.repository.objects().put(ObjectKind::Forwarding, &name, &forwarding.to_bytes())?;
         }
         Ok(())
     }

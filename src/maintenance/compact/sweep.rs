@@ -53,7 +53,8 @@ impl Compactor<'_> {
         objects.settle();
         let doomed = self.doomed(packs, archives, moved);
         let deleted = doomed.and_then(|doomed| self.delete_all(&doomed));
-        // Whatever happened, nothing more is deleted under this intent.
+        // Whatever happened, nothing more is deleted under this intent. It goes when lists show what is gone.
+        self.repository.objects().settle();
         self.repository.objects().delete(&name)?;
         deleted
     }
@@ -65,9 +66,10 @@ impl Compactor<'_> {
         archives: &[ArchiveId],
         moved: &[String],
     ) -> Result<Vec<Doomed>> {
-        let standings = self.walk_new()?;
-        self.live.refresh()?;
+        // Intents first: what another compactor deletes before it takes its intent back would otherwise seem to stay.
         let ground = self.ground(packs)?;
+        self.live.refresh()?;
+        let standings = self.walk_new()?;
         let mut doomed = Vec::new();
         for pack in packs {
             if self.is_absent(pack_name(pack.kind, pack.id).as_str()) {
