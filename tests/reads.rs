@@ -20,9 +20,9 @@ use copal::storage::recorder::{Call, Op, Recorder};
 /// Small chunks, so that a few megabytes make thousands.
 const FIXED: ChunkerParams = ChunkerParams { kind: ChunkerKind::Fixed, min: 4096, avg: 4096, max: 4096 };
 
-/// Two lists of each of four folders, first and second copies, and of the records once more, in case a compaction removed one meanwhile;
-/// config, catalogue, record, node, map, chunk.
-const COST: usize = 10 + 6;
+/// Two lists, first and second copies, of each of four folders, and of records and states once more, for what a compaction or an undelete does
+/// meanwhile; config, catalogue, record, node, map, chunk.
+const COST: usize = 12 + 6;
 
 fn back_up(repository: &Arc<Repository>, archive: &str, source: &std::path::Path) {
     let options = CreateOptions { chunker: Some(FIXED), ..options(archive, &[source]) };
