@@ -161,6 +161,32 @@ impl Inventory {
     }
 }
 
+/// A bit for each blob of an inventory.
+#[derive(Debug)]
+pub struct Marks(Vec<Box<[u64]>>);
+
+impl Marks {
+    /// No blob is marked.
+    #[must_use]
+    pub fn new(inventory: &Inventory) -> Self {
+        let words = |pack: &Layout| vec![0; pack.blobs().div_ceil(64)].into_boxed_slice();
+        Self(inventory.packs().iter().map(words).collect())
+    }
+
+    /// Marks the blob at a location; false if none lies there.
+    pub fn mark(&mut self, inventory: &Inventory, at: Location) -> bool {
+        let Some((pack, blob)) = inventory.find(at) else { return false };
+        self.0[pack][blob / 64] |= 1 << (blob % 64);
+        true
+    }
+
+    /// Whether a blob is marked, by the numbers of [`Inventory::find`].
+    #[must_use]
+    pub fn is_marked(&self, pack: usize, blob: usize) -> bool {
+        self.0[pack][blob / 64] >> (blob % 64) & 1 == 1
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

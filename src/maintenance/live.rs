@@ -3,12 +3,15 @@
 //! A location counts, not an id: of two copies of a chunk, only that is live which a map, or a forwarding of what a map names, points at.
 //! Bits are never taken back, so that what was live when a walk began stays so. Memory: a bit for each blob, 24 bytes for each map.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 
+use lru::LruCache;
+
 use super::error::Result;
-use super::inventory::Inventory;
+use super::inventory::{Inventory, Marks};
 use crate::codec::keys::BlobKind;
 use crate::format::envelope::ObjectKind;
 use crate::format::index_segment::IndexSegment;
@@ -23,6 +26,8 @@ use crate::repository::{self, Repository};
 
 /// How many forwardings are followed from one location: as many as a read follows.
 const MAX_FORWARDS: usize = 16;
+/// How many packs' forwardings are kept in memory while walking: some 50 MB of common ones.
+const FORWARDINGS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// From so many forwardings on, one that leads straight to a blob is worth its space; far fewer than a read follows.
 const DISTANT: usize = 4;
 
@@ -70,13 +75,13 @@ pub struct Live<'a> {
 struct Needs<'a> {
     repository: &'a Arc<Repository>,
     inventory: &'a Inventory,
-    marks: Vec<Box<[u64]>>,
+    marks: Marks,
     visited: HashSet<Visited>,
     /// Packs that live maps, nodes, records and forwardings name, whether they are there or not.
     named: HashSet<PackId>,
     /// Packs of which forwardings are listed.
     retired: HashSet<PackId>,
-    forwardings: HashMap<PackId, Arc<Vec<Moved>>>,
+    forwardings: LruCache<PackId, Arc<Vec<Moved>>>,
     /// Blobs that many forwardings lead to: from which pack, and where they lie.
     distant: BTreeMap<(PackId, BlobKind, BlobId), Location>,
     /// Blobs that are neither where a map says nor forwarded from there.
@@ -91,15 +96,14 @@ impl<'a> Live<'a> {
     /// # Errors
     /// [`repository::Error::Storage`] if forwardings cannot be listed.
     pub fn new(repository: &'a Arc<Repository>, inventory: &'a Inventory) -> Result<Self> {
-        let words = |blobs: usize| vec![0; blobs.div_ceil(64)].into_boxed_slice();
         let mut needs = Needs {
             repository,
             inventory,
-            marks: inventory.packs().iter().map(|pack| words(pack.blobs())).collect(),
+            marks: Marks::new(inventory),
             visited: HashSet::new(),
             named: HashSet::new(),
             retired: HashSet::new(),
-            forwardings: HashMap::new(),
+            forwardings: LruCache::new(FORWARDINGS),
             distant: BTreeMap::new(),
             astray: BTreeMap::new(),
             member: 0,
@@ -171,7 +175,7 @@ impl<'a> Live<'a> {
     /// Whether a blob is needed, by the numbers of [`Inventory::find`].
     #[must_use]
     pub fn is_live(&self, pack: usize, blob: usize) -> bool {
-        self.needs.marks[pack][blob / 64] >> (blob % 64) & 1 == 1
+        self.needs.marks.is_marked(pack, blob)
     }
 
     /// How many blobs of a pack are needed, and their sealed bytes.
@@ -234,14 +238,12 @@ impl Needs<'_> {
 
     fn forwardings(&mut self, pack: PackId) -> Arc<Vec<Moved>> {
         let packs = self.repository.packs();
-        self.forwardings.entry(pack).or_insert_with(|| packs.forwardings(pack)).clone()
+        self.forwardings.get_or_insert(pack, || packs.forwardings(pack)).clone()
     }
 
     /// Sets the bit of a location; false if nothing lies there.
     fn mark(&mut self, at: Location) -> bool {
-        let Some((pack, blob)) = self.inventory.find(at) else { return false };
-        self.marks[pack][blob / 64] |= 1 << (blob % 64);
-        true
+        self.marks.mark(self.inventory, at)
     }
 }
 
