@@ -41,6 +41,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::List(args) => commands::list::run(&args),
         Command::Info(args) => commands::info::run(&args),
         Command::Diff(args) => commands::diff::run(&args),
+        Command::Check(args) => commands::check::run(&args),
         Command::Extract(args) => commands::extract::run(&args),
         Command::Compact(args) => commands::compact::run(&args),
         Command::Mount(args) => commands::mount::run(&args),

@@ -3,11 +3,14 @@
 //! Nothing here takes a lock. What deletes follows the order of publication of `docs/format.md`, section 13, so that a
 //! create that runs at the same time loses nothing.
 
+pub mod check;
 pub mod compact;
 pub mod error;
 pub mod inventory;
 pub mod live;
+pub mod parallel;
 pub mod prune;
+pub mod repair;
 pub mod sessions;
 pub mod undelete;
 

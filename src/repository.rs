@@ -89,6 +89,12 @@ impl Repository {
         &self.packs
     }
 
+    /// Another handle of the same repository, which remembers nothing of what was read through this one.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::new(self.objects.storage().clone(), self.header, self.config.clone(), self.keyring.clone())
+    }
+
     /// Refuses writers that do not know all the repository's features.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The raw arguments of every command.
 
+mod check;
 mod compact;
 mod copy;
 mod delete;
@@ -24,6 +25,7 @@ pub(super) use tag::TagArgs;
 
 use super::output::parse_size;
 use super::secret::SecretArgs;
+pub(super) use check::CheckArgs;
 pub(super) use compact::CompactArgs;
 pub(super) use diff::DiffArgs;
 pub(super) use key::{
@@ -81,6 +83,9 @@ The passphrase of DST comes from a prompt, COPAL_TO_PASSPHRASE, COPAL_TO_PASSCOM
     /// Show what differs between two archives
     #[command(after_help = diff::AFTER_HELP)]
     Diff(DiffArgs),
+    /// Look for damage, and say which archives suffer from it
+    #[command(after_help = check::AFTER_HELP)]
+    Check(CheckArgs),
     /// Restore an image to a file, a block device or standard output
     #[command(after_help = "\
 Examples:

@@ -1,5 +1,6 @@
 //! One module per command.
 
+pub(super) mod check;
 pub(super) mod compact;
 pub(super) mod copy;
 pub(super) mod create;

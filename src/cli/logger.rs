@@ -25,6 +25,13 @@ pub(super) fn start() {
     }
 }
 
+/// Drops what is below an error from now on, unless more was asked for: the command tells by itself what readers would warn of.
+pub(super) fn errors_only() {
+    if std::env::var_os(LEVEL_VARIABLE).is_none() {
+        log::set_max_level(LevelFilter::Error);
+    }
+}
+
 /// From now on messages go to the system's log, if there is one.
 pub(super) fn to_syslog() {
     let socket = UnixDatagram::unbound().and_then(|socket| socket.connect("/dev/log").map(|()| socket));

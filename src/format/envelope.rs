@@ -32,6 +32,8 @@ pub enum ObjectKind {
     Forwarding = 8,
     /// A removal marker of a key slot.
     RemovalMarker = 9,
+    /// A list of blobs that a repair gave up.
+    Lost = 10,
 }
 
 impl ObjectKind {
@@ -52,7 +54,7 @@ impl ObjectKind {
             Self::State | Self::Session => 64 << 10,
             Self::Catalogue => 16 << 20,
             Self::Index | Self::Condemned | Self::Intent => 64 << 20,
-            Self::Forwarding => 32 << 20,
+            Self::Forwarding | Self::Lost => 32 << 20,
             Self::RemovalMarker => 4 << 10,
         }
     }
@@ -76,6 +78,7 @@ impl ObjectKind {
             Self::Intent => "intent",
             Self::Forwarding => "forwarding",
             Self::RemovalMarker => "removal marker",
+            Self::Lost => "list of lost blobs",
         }
     }
 }

@@ -65,6 +65,8 @@ pub const MAX_CATALOGUE_ENTRIES: usize = 4096;
 pub const MAX_INDEX_ENTRIES: u32 = 1 << 20;
 /// Packs that one index segment or forwarding names, in number.
 pub const MAX_INDEX_PACKS: u32 = 256 << 10;
+/// Blobs of one list of lost ones, in number.
+pub const MAX_LOST: usize = 256 << 10;
 /// Index segments that one supersedes, in number.
 pub const MAX_SUPERSEDED: u32 = 64 << 10;
 /// Names of objects in one list, in number: more than fit into any object at their real length.

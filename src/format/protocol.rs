@@ -69,6 +69,47 @@ pub struct RemovalMarker {
     pub host: String,
 }
 
+/// A blob that is nowhere to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LostBlob {
+    /// What it is: the tag of its [`BlobKind`].
+    pub kind: u8,
+    /// Its id.
+    pub id: BlobId,
+    /// The pack where it should be.
+    pub pack: PackId,
+    /// Its offset there.
+    pub offset: u32,
+}
+
+/// What a repair gave up: readers do not need it, checks say from it what was healed since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostList {
+    /// When, in ns since 1970, UTC.
+    pub time: i64,
+    /// The blobs.
+    pub blobs: Vec<LostBlob>,
+}
+
+impl LostList {
+    /// Decodes and checks.
+    ///
+    /// # Errors
+    /// [`FormatError`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
+        const WHAT: &str = "list of lost blobs";
+        let list: Self = super::msgpack::from_bytes(WHAT, bytes)?;
+        if list.blobs.len() > limits::MAX_LOST {
+            let (value, limit) = (list.blobs.len() as u64, limits::MAX_LOST as u64);
+            return Err(FormatError::OutOfBounds { what: "number of lost blobs", value, limit });
+        }
+        if list.blobs.iter().any(|blob| BlobKind::from_tag(blob.kind).is_none()) {
+            return Err(FormatError::malformed(WHAT, "unknown kind of blob"));
+        }
+        Ok(list)
+    }
+}
+
 const FORWARDING: &str = "forwarding";
 const FORWARDING_VERSION: u16 = 1;
 const FORWARDING_ENTRY: usize = 45;
@@ -183,5 +224,16 @@ mod tests {
         let bytes = [msgpack::to_bytes(&intent), msgpack::to_bytes(&condemned)].concat();
         assert_eq!(&blake3::hash(&bytes).to_hex()[..16], "d6e2bbb55c41fe2a");
         assert_eq!(msgpack::from_bytes::<Intent>("intent", &msgpack::to_bytes(&intent)).unwrap(), intent);
+    }
+
+    #[test]
+    fn lost_list_golden_bytes() {
+        let blob = LostBlob { kind: 1, id: BlobId([7; 32]), pack: PackId([2; 16]), offset: 40 };
+        let list = LostList { time: 5, blobs: vec![blob] };
+        let bytes = msgpack::to_bytes(&list);
+        assert_eq!(&blake3::hash(&bytes).to_hex()[..16], "b7555eda574a7a6c");
+        assert_eq!(LostList::from_bytes(&bytes).unwrap(), list);
+        let unknown = LostList { blobs: vec![LostBlob { kind: 9, ..blob }], ..list };
+        assert!(LostList::from_bytes(&msgpack::to_bytes(&unknown)).is_err());
     }
 }

@@ -129,6 +129,11 @@ impl Inventory {
         self.packs.push(layout);
     }
 
+    /// Adds a pack whose list cannot be read.
+    pub fn add_unreadable(&mut self, pack: Unreadable) {
+        self.unreadable.push(pack);
+    }
+
     /// All packs whose lists could be read, by number.
     #[must_use]
     pub fn packs(&self) -> &[Layout] {

@@ -14,7 +14,7 @@ use crate::storage::{Listed, Name, Settle, Storage};
 /// What comes before the name of a second copy.
 const MIRROR: &str = "mirror/";
 /// Folders whose objects are stored twice.
-const MIRRORED: [&str; 10] = [
+const MIRRORED: [&str; 11] = [
     "keys",
     "key-removals",
     "maps",
@@ -25,6 +25,7 @@ const MIRRORED: [&str; 10] = [
     "condemned",
     "intents",
     "moved",
+    "lost",
 ];
 
 /// Reads and writes sealed objects by name.
@@ -113,12 +114,17 @@ impl Objects {
     }
 
     /// Where the second copy of an object is, if it has one; names too long to have one come from others.
-    fn second_copy(&self, object: &Name) -> Option<Name> {
+    #[must_use]
+    pub fn second_copy(&self, object: &Name) -> Option<Name> {
         let mirrored = self.mirror && is_mirrored(object.as_str());
         mirrored.then(|| Name::new(&format!("{MIRROR}{object}"))).flatten()
     }
 
-    fn get_copy(&self, kind: ObjectKind, object: &str, copy: &Name) -> Result<Vec<u8>> {
+    /// Opens one copy of an object: that stored as `copy`.
+    ///
+    /// # Errors
+    /// [`Error::Storage`], [`Error::Damaged`].
+    pub fn get_copy(&self, kind: ObjectKind, object: &str, copy: &Name) -> Result<Vec<u8>> {
         let bytes =
             self.storage.read(copy, kind.stored_limit()).map_err(self.failed("read", copy.as_str()))?;
         let opened = envelope::open(&self.keyring, kind, object, &bytes);
@@ -182,6 +188,27 @@ impl Objects {
         Ok(found.into_iter().map(|(name, len)| Listed { name, len }).collect())
     }
 
+    /// Lists a folder and says of each object how long its copies are: `None` for one that is not listed.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn list_copies(&self, prefix: &str) -> Result<BTreeMap<Name, [Option<u64>; 2]>> {
+        let mut found: BTreeMap<Name, [Option<u64>; 2]> = BTreeMap::new();
+        // The second place first, as in a put: what is published meanwhile is then listed in the first at least.
+        if self.mirror && is_mirrored(prefix) {
+            let copies = format!("{MIRROR}{prefix}");
+            for listed in self.storage.list(&copies).map_err(self.failed("list", &copies))? {
+                if let Some(first) = listed.name.as_str().strip_prefix(MIRROR) {
+                    found.entry(name(first)).or_default()[1] = Some(listed.len);
+                }
+            }
+        }
+        for listed in self.storage.list(prefix).map_err(self.failed("list", prefix))? {
+            found.entry(listed.name).or_default()[0] = Some(listed.len);
+        }
+        Ok(found)
+    }
+
     /// Lists a folder and keeps the names that are ids, without the folder.
     ///
     /// # Errors
@@ -198,13 +225,18 @@ impl Objects {
     /// [`Error::Storage`]; that an object is not there is no error.
     pub fn delete(&self, object: &str) -> Result<()> {
         let first = name(object);
-        for copy in self.second_copy(&first).into_iter().chain([first]) {
-            match self.storage.delete(&copy) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                result => result.map_err(self.failed("delete", copy.as_str()))?,
-            }
+        self.second_copy(&first).into_iter().chain([first]).try_for_each(|copy| self.delete_copy(&copy))
+    }
+
+    /// Deletes one copy.
+    ///
+    /// # Errors
+    /// As [`Self::delete`].
+    pub fn delete_copy(&self, copy: &Name) -> Result<()> {
+        match self.storage.delete(copy) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(self.failed("delete", copy.as_str())),
         }
-        Ok(())
     }
 
     /// Whether an object is in neither of its places. Reads of exact names lag behind nothing. Where it cannot be told, it is there.

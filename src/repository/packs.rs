@@ -129,8 +129,24 @@ impl Packs {
         })
     }
 
+    /// Reads a blob without the index: where the hint says, or where forwardings lead from there.
+    ///
+    /// # Errors
+    /// What was wrong at the hint.
+    pub fn read_unindexed(&self, kind: BlobKind, id: &BlobId, hint: Location) -> Result<Vec<u8>> {
+        match self.read_at(kind, id, hint) {
+            Err(error) if !matches!(error, Error::Codec(_)) => {
+                self.read_forwarded(kind, id, hint).ok_or(error)
+            }
+            done => done,
+        }
+    }
+
     /// Reads where the location says, and for maps and nodes in the mirror.
-    fn read_at(&self, kind: BlobKind, id: &BlobId, at: Location) -> Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// What was wrong there.
+    pub fn read_at(&self, kind: BlobKind, id: &BlobId, at: Location) -> Result<Vec<u8>> {
         let pack = pack_name(PackKind::of(kind), at.pack.id);
         let first = self.read_copy(kind, id, at, &pack);
         let Err(error) = first else { return first };
@@ -161,7 +177,7 @@ impl Packs {
         let mut first = None;
         for copy in &copies[..usable] {
             let read = self.sealed_in(at, kind, copy).and_then(|sealed| {
-                let plain = self.open_verified(kind, id, at, &mut sealed.clone())?;
+                let plain = self.open(kind, id, at.pack.epoch, &mut sealed.clone())?;
                 Ok((sealed, plain))
             });
             match read {
@@ -172,8 +188,12 @@ impl Packs {
         Err(first.expect("at least one copy was tried"))
     }
 
-    fn read_copy(&self, kind: BlobKind, id: &BlobId, at: Location, pack: &Name) -> Result<Vec<u8>> {
-        self.open_verified(kind, id, at, &mut self.sealed_in(at, kind, pack)?)
+    /// Reads a blob in one copy of its pack, stored as `pack`.
+    ///
+    /// # Errors
+    /// What was wrong there.
+    pub fn read_copy(&self, kind: BlobKind, id: &BlobId, at: Location, pack: &Name) -> Result<Vec<u8>> {
+        self.open(kind, id, at.pack.epoch, &mut self.sealed_in(at, kind, pack)?)
     }
 
     fn sealed_in(&self, at: Location, kind: BlobKind, pack: &Name) -> Result<Vec<u8>> {
@@ -187,10 +207,13 @@ impl Packs {
         Ok(sealed)
     }
 
-    /// Opens a blob and recomputes its id.
-    fn open_verified(&self, kind: BlobKind, id: &BlobId, at: Location, sealed: &mut [u8]) -> Result<Vec<u8>> {
+    /// Opens a blob that was sealed under `epoch`, and recomputes its id; `sealed` is overwritten.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for damage, [`Error::Codec`] without the key for it.
+    pub fn open(&self, kind: BlobKind, id: &BlobId, epoch: u32, sealed: &mut [u8]) -> Result<Vec<u8>> {
         let keyring = self.objects.keyring();
-        let opened = pack::open_blob(keyring, kind, id, at.pack.epoch, sealed);
+        let opened = pack::open_blob(keyring, kind, id, epoch, sealed);
         let plain = opened.map_err(|error| match error {
             crate::codec::CodecError::MissingKey { .. } => Error::Codec(error),
             error => damaged_blob(&error.to_string()),
@@ -398,7 +421,9 @@ fn damaged_blob(reason: &str) -> Error {
     Error::Format(crate::format::FormatError::malformed("blob", reason))
 }
 
-fn reason(error: &Error) -> String {
+/// What was wrong with a blob or its pack, without their names.
+#[must_use]
+pub fn reason(error: &Error) -> String {
     match error {
         Error::Storage { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             "its pack is missing".into()

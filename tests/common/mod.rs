@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod compactor;
+pub(crate) mod scene;
 pub(crate) mod turns;
 pub(crate) mod watched;
 

@@ -1,0 +1,207 @@
+//! The index against the packs: what it names must be there, and what archives need must be in it.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::report::{Amount, Fault, Finding};
+use crate::codec::keys::BlobKind;
+use crate::format::envelope::ObjectKind;
+use crate::format::index_segment::IndexSegment;
+use crate::format::location::Location;
+use crate::format::msgpack;
+use crate::format::pack::PackKind;
+use crate::format::protocol::{Condemned, Intent};
+use crate::id::{BlobId, Nonce16, PackId, SegmentId};
+use crate::maintenance::error::Result;
+use crate::maintenance::inventory::Inventory;
+use crate::repository::archives::chain;
+use crate::repository::packs::pack_name;
+use crate::repository::{self, Repository};
+use crate::storage::{Name, Storage};
+use crate::task::Stop;
+
+/// The id behind the prefix in a segment's name; `None` for names that are no segment's.
+#[must_use]
+pub fn segment_of(name: &Name) -> Option<SegmentId> {
+    let (prefix, id) = name.as_str().strip_prefix("index/")?.split_once('-')?;
+    let hex = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+    let good = prefix == "x" || (1..=4).contains(&prefix.len()) && prefix.bytes().all(hex);
+    id.parse().ok().filter(|_| good)
+}
+
+/// What the index says.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// What is wrong with it.
+    pub findings: Vec<Finding>,
+    /// Packs that it names.
+    pub named: HashSet<PackId>,
+    /// Of the blobs that were asked for, those that it leads to, and where.
+    pub found: BTreeMap<(BlobKind, BlobId), Location>,
+    /// Segments that were read, and their bytes.
+    pub checked: Amount,
+    /// Objects with names that mean nothing.
+    pub unknown: u64,
+}
+
+/// What is known when the index is read.
+#[derive(Debug)]
+pub struct Known<'a> {
+    /// What is in packs.
+    pub inventory: &'a Inventory,
+    /// Blobs that are missed elsewhere.
+    pub suspects: &'a BTreeSet<(BlobKind, BlobId)>,
+    /// Places that are known to be bad.
+    pub bad: &'a HashSet<(PackId, u32)>,
+}
+
+/// Reads all segments, one at a time.
+///
+/// # Errors
+/// If they cannot be listed; [`Error::Stopped`](crate::maintenance::Error::Stopped).
+pub fn check_index(repository: &Repository, known: &Known<'_>, stop: &Stop) -> Result<Index> {
+    let objects = repository.objects();
+    let mut index = Index::default();
+    let mut superseded: HashSet<SegmentId> = HashSet::new();
+    let mut judged = Vec::new();
+    for listed in objects.list("index")? {
+        stop.check()?;
+        let Some(segment_id) = segment_of(&listed.name) else {
+            index.unknown += 1;
+            continue;
+        };
+        let plain = objects.get(ObjectKind::Index, listed.name.as_str());
+        let segment = match plain.and_then(|plain| Ok(IndexSegment::from_bytes(&plain)?)) {
+            Ok(segment) => segment,
+            Err(error) if error.is_missing() => continue,
+            Err(error) => {
+                index.findings.push(unreadable(&listed.name, &error));
+                continue;
+            }
+        };
+        index.checked.add(listed.len);
+        superseded.extend(segment.supersedes.iter().copied());
+        let mut wrong = Wrong::default();
+        for entry in &segment.entries {
+            let (at, key) = (entry.location, (entry.kind, entry.id));
+            index.named.insert(at.pack.id);
+            wrong.judge(known, repository, entry.kind, at);
+            let wanted = known.suspects.contains(&key) && !index.found.contains_key(&key);
+            if wanted && !known.bad.contains(&(at.pack.id, at.offset)) {
+                let read = repository.packs().read_at(entry.kind, &entry.id, at);
+                index.found.extend(read.is_ok().then_some((key, at)));
+            }
+        }
+        if wrong.disagree > 0 || !wrong.nowhere.is_empty() {
+            judged.push((segment_id, listed.name, wrong));
+        }
+    }
+    // What a superseded segment says does not count any more.
+    judged.retain(|(id, _, _)| !superseded.contains(id));
+    // Read last: what a compaction took while the index was read is named by then.
+    let leaving = if judged.is_empty() { HashSet::new() } else { leaving(repository)? };
+    index.findings.extend(judged.iter().filter_map(|(_, name, wrong)| wrong.finding(name, &leaving)));
+    Ok(index)
+}
+
+/// Packs that are on their way out, or went: named by condemned lists or intents, or forwarded. Segments are replaced after them.
+fn leaving(repository: &Repository) -> Result<HashSet<PackId>> {
+    let objects = repository.objects();
+    let mut leaving = HashSet::new();
+    for id in objects.list_ids::<Nonce16>("condemned")? {
+        let plain = objects.get(ObjectKind::Condemned, &format!("condemned/{id}"));
+        // One that cannot be read is a finding of its own.
+        let list =
+            plain.ok().and_then(|plain| msgpack::from_bytes::<Condemned>("condemned list", &plain).ok());
+        leaving.extend(list.into_iter().flat_map(|list| list.packs));
+    }
+    for id in objects.list_ids::<Nonce16>("intents")? {
+        let plain = objects.get(ObjectKind::Intent, &format!("intents/{id}"));
+        let intent = plain.ok().and_then(|plain| msgpack::from_bytes::<Intent>("intent", &plain).ok());
+        leaving.extend(intent.into_iter().flat_map(|intent| intent.packs));
+    }
+    for listed in objects.list("moved")? {
+        leaving.extend(listed.name.as_str().split('/').nth(2).and_then(|id| id.parse::<PackId>().ok()));
+    }
+    Ok(leaving)
+}
+
+fn unreadable(name: &Name, error: &repository::Error) -> Finding {
+    let reason = match error {
+        repository::Error::Damaged { source, .. } => chain(source),
+        error => chain(error),
+    };
+    Finding { object: name.to_string(), fault: Fault::Index, reason, repairable: true }
+}
+
+/// What is wrong with one segment's entries.
+#[derive(Debug, Default)]
+struct Wrong {
+    /// Entries whose packs have no such blob.
+    disagree: u64,
+    /// Packs that are not there, and how many entries name them.
+    nowhere: BTreeMap<PackId, u64>,
+    /// Packs that are not in the inventory, and whether they are there nevertheless.
+    elsewhere: BTreeMap<PackId, bool>,
+    unreadable: Option<HashSet<PackId>>,
+}
+
+impl Wrong {
+    fn judge(&mut self, known: &Known<'_>, repository: &Repository, kind: BlobKind, at: Location) {
+        let pack = at.pack.id;
+        match known.inventory.pack(pack) {
+            Some(layout) => {
+                let fits = layout.kind == PackKind::of(kind);
+                self.disagree += u64::from(!fits || layout.find(at.offset, at.sealed_len).is_none());
+            }
+            None => {
+                let unreadable = self
+                    .unreadable
+                    .get_or_insert_with(|| known.inventory.unreadable().iter().map(|pack| pack.id).collect());
+                // Stored since the packs were listed, or known to be damaged.
+                let storage = repository.objects().storage();
+                let there = *self.elsewhere.entry(pack).or_insert_with(|| {
+                    unreadable.contains(&pack) || storage.len(&pack_name(PackKind::of(kind), pack)).is_ok()
+                });
+                if !there {
+                    *self.nowhere.entry(pack).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    fn finding(&self, name: &Name, leaving: &HashSet<PackId>) -> Option<Finding> {
+        let missing: Vec<u64> = self
+            .nowhere
+            .iter()
+            .filter(|(pack, _)| !leaving.contains(pack))
+            .map(|(_, count)| *count)
+            .collect();
+        let (nowhere, missing) = (missing.iter().sum::<u64>(), missing.len());
+        let reason = match (self.disagree, nowhere) {
+            (0, 0) => return None,
+            (disagree, 0) => format!("{disagree} of its entries are not what their packs hold"),
+            (0, nowhere) => format!("{nowhere} of its entries lie in {missing} packs that are gone"),
+            (disagree, nowhere) => format!(
+                "{disagree} of its entries are not what their packs hold, and {nowhere} lie in {missing} packs that are gone"
+            ),
+        };
+        Some(Finding { object: name.to_string(), fault: Fault::Index, reason, repairable: true })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::objects::name;
+
+    #[test]
+    fn segments_have_a_prefix_and_an_id() {
+        let id = "0123456789abcdef0123456789abcdef";
+        for good in ["x", "0", "abcd"] {
+            assert!(segment_of(&name(&format!("index/{good}-{id}"))).is_some(), "{good}");
+        }
+        for bad in ["y", "", "abcde", "g"] {
+            assert!(Name::new(&format!("index/{bad}-{id}")).is_none_or(|name| segment_of(&name).is_none()));
+        }
+    }
+}
