@@ -19,6 +19,7 @@ use super::check::report::{Amount, Fault, Report};
 use super::check::{CheckOptions, check, examine};
 use super::error::{Error, Result};
 use crate::repository::archives::chain;
+use crate::repository::reserve;
 use crate::repository::session::Session;
 use crate::repository::{self, Repository};
 use crate::storage::{Settle, Storage};
@@ -57,7 +58,26 @@ pub fn repair(
     stop: &Stop,
     monitor: &dyn Monitor,
 ) -> Result<Repaired> {
+    repository.objects().allow_reserve();
     let session = Session::begin(repository, "check --repair")?;
+    let mut repaired = session.keep_alive(|| repair_within(repository, &session, options, stop, monitor))?;
+    session.end()?;
+    if let Err(error) = reserve::set_aside(repository) {
+        log::info!("no reserve could be set aside again: {}", chain(&error));
+    }
+    let structure = CheckOptions { archives: options.archives.clone(), ..CheckOptions::default() };
+    // A handle of its own: this one remembers what it could not read before.
+    repaired.after = check(&Arc::new(repository.again()), &structure, stop, monitor)?;
+    Ok(repaired)
+}
+
+fn repair_within(
+    repository: &Arc<Repository>,
+    session: &Session<'_>,
+    options: &CheckOptions,
+    stop: &Stop,
+    monitor: &dyn Monitor,
+) -> Result<Repaired> {
     let found = examine(repository, options, stop, monitor)?;
     let mut repaired = Repaired::default();
     stop.check()?;
@@ -99,10 +119,6 @@ pub fn repair(
     }
     stop.check()?;
     lost::keep_account(repository, &found, &mut repaired)?;
-    session.end()?;
     repaired.before = found.report;
-    let structure = CheckOptions { archives: options.archives.clone(), ..CheckOptions::default() };
-    // A handle of its own: this one remembers what it could not read before.
-    repaired.after = check(&Arc::new(repository.again()), &structure, stop, monitor)?;
     Ok(repaired)
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::Repaired;
-use super::protocol::{Doomed, condemned_lists, intents};
+use super::protocol::Doomed;
 use crate::codec::compress::Compression;
 use crate::codec::keys::BlobKind;
 use crate::format::envelope::ObjectKind;
@@ -18,6 +18,7 @@ use crate::maintenance::check::Examined;
 use crate::maintenance::check::packs::copies;
 use crate::maintenance::error::{Error, Result};
 use crate::repository::archives::chain;
+use crate::repository::guards::{condemned_lists, condemned_name, intent_name, intents};
 use crate::repository::index::publish_segments;
 use crate::repository::objects::name;
 use crate::repository::packer::PackWriter;
@@ -117,7 +118,7 @@ pub(super) fn quarantine(
         return Ok(Vec::new());
     }
     let packs: Vec<PackId> = bad.iter().map(|pack| pack.id).collect();
-    let condemned = format!("condemned/{}", Nonce16::random());
+    let condemned = condemned_name(Nonce16::random());
     let list = Condemned { session, time: now(), packs: packs.clone() };
     objects.put(ObjectKind::Condemned, &condemned, &msgpack::to_bytes(&list))?;
     objects.settle();
@@ -136,12 +137,13 @@ pub(super) fn quarantine(
             repaired.refused.push(format!("pack {id} stays where it is: {}", chain(&error)));
         }
     }
-    let intent = format!("intents/{}", Nonce16::random());
+    let intent = intent_name(Nonce16::random());
     let intended = Intent { session, time: now(), packs, segments: vec![], archives: vec![], moved: vec![] };
     objects.put(ObjectKind::Intent, &intent, &msgpack::to_bytes(&intended))?;
     objects.settle();
-    let listed = listed_packs(objects)?;
+    // In this order: what another compactor deletes before it takes its intent back would otherwise seem to stay.
     let others = Doomed::read(repository, session, false)?;
+    let listed = listed_packs(objects)?;
     let unsafe_target = |pack: &PackId| {
         !listed.contains(pack) || others.packs.contains(pack) || others.condemned.contains(pack)
     };
@@ -160,6 +162,8 @@ pub(super) fn quarantine(
             taken.push(pack);
         }
     }
+    // They go when everybody's lists show what is gone.
+    objects.settle();
     objects.delete(&intent)?;
     objects.delete(&condemned)?;
     retire_leftovers(repository, session)?;
@@ -170,20 +174,21 @@ pub(super) fn quarantine(
 fn retire_leftovers(repository: &Repository, session: SessionId) -> Result<()> {
     let objects = repository.objects();
     let listed = listed_packs(objects)?;
+    objects.settle();
     let living = Doomed::read(repository, session, true)?;
     let gone = |packs: &[PackId]| {
         !packs.is_empty()
             && packs.iter().all(|pack| !listed.contains(pack) && !living.condemned.contains(pack))
     };
-    for (name, list) in condemned_lists(repository)? {
+    for (id, list) in condemned_lists(objects)? {
         if gone(&list.packs) {
-            objects.delete(&name)?;
+            objects.delete(&condemned_name(id))?;
         }
     }
-    for (name, intent) in intents(repository)? {
+    for (id, intent) in intents(objects)? {
         let only_packs = intent.segments.is_empty() && intent.archives.is_empty() && intent.moved.is_empty();
         if only_packs && gone(&intent.packs) && !intent.packs.iter().any(|pack| living.packs.contains(pack)) {
-            objects.delete(&name)?;
+            objects.delete(&intent_name(id))?;
         }
     }
     Ok(())

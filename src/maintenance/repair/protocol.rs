@@ -2,12 +2,10 @@
 
 use std::collections::HashSet;
 
-use crate::format::envelope::ObjectKind;
-use crate::format::msgpack;
-use crate::format::protocol::{Condemned, Intent};
-use crate::id::{ArchiveId, Nonce16, PackId, SessionId, SlotId};
+use crate::id::{ArchiveId, PackId, SessionId, SlotId};
 use crate::maintenance::error::Result;
 use crate::repository::Repository;
+use crate::repository::guards::{condemned_lists, intents};
 use crate::repository::liveness::list_sessions;
 
 /// What is named by those who delete.
@@ -34,10 +32,10 @@ impl Doomed {
             .collect();
         let counts = |session: &SessionId| *session != own && (!living || alive.contains(session));
         let mut doomed = Self::default();
-        for (_, list) in condemned_lists(repository)?.iter().filter(|(_, list)| counts(&list.session)) {
+        for (_, list) in condemned_lists(objects)?.iter().filter(|(_, list)| counts(&list.session)) {
             doomed.condemned.extend(&list.packs);
         }
-        for (_, intent) in intents(repository)?.into_iter().filter(|(_, intent)| counts(&intent.session)) {
+        for (_, intent) in intents(objects)?.into_iter().filter(|(_, intent)| counts(&intent.session)) {
             doomed.packs.extend(intent.packs);
             doomed.archives.extend(intent.archives);
             doomed.moved.extend(intent.moved);
@@ -48,38 +46,4 @@ impl Doomed {
         }
         Ok(doomed)
     }
-}
-
-/// All intents and their names. One that cannot be read is an error: nobody knows what it names.
-pub(super) fn intents(repository: &Repository) -> Result<Vec<(String, Intent)>> {
-    let objects = repository.objects();
-    let mut found = Vec::new();
-    for id in objects.list_ids::<Nonce16>("intents")? {
-        let name = format!("intents/{id}");
-        match objects.get(ObjectKind::Intent, &name) {
-            Err(error) if error.is_missing() => {}
-            plain => {
-                let intent = msgpack::from_bytes("intent", &plain?);
-                found.push((name, intent.map_err(crate::repository::Error::from)?));
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// All condemned lists and their names; errors as for [`intents`].
-pub(super) fn condemned_lists(repository: &Repository) -> Result<Vec<(String, Condemned)>> {
-    let objects = repository.objects();
-    let mut found = Vec::new();
-    for id in objects.list_ids::<Nonce16>("condemned")? {
-        let name = format!("condemned/{id}");
-        match objects.get(ObjectKind::Condemned, &name) {
-            Err(error) if error.is_missing() => {}
-            plain => {
-                let list = msgpack::from_bytes("condemned list", &plain?);
-                found.push((name, list.map_err(crate::repository::Error::from)?));
-            }
-        }
-    }
-    Ok(found)
 }
