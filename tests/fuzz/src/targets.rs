@@ -12,6 +12,7 @@ mod objects;
 mod pack;
 mod partition;
 mod protocol;
+mod recovery;
 mod reference;
 mod tree;
 mod wire;
@@ -32,12 +33,15 @@ pub const TARGETS: &[Target] = &[
     Target::new("condemned", protocol::condemned, protocol::condemned_seeds),
     Target::new("intent", protocol::intent, protocol::intent_seeds),
     Target::new("removal", protocol::removal, protocol::removal_seeds),
+    Target::new("lost", protocol::lost, protocol::lost_seeds),
     Target::new("forwarding", index::forwarding, index::forwarding_seeds),
     Target::new("index-segment", index::segment, index::segment_seeds),
     Target::new("span-map", maps::span_map, maps::span_map_seeds),
     Target::new("node", maps::node, maps::node_seeds),
     // Caches, and the repository in memory.
     Target::new("tree", tree::image, tree::image_seeds).reserving(1 << 20),
+    // What is wrong is said of each line.
+    Target::new("recovery", recovery::form, recovery::form_seeds).taking(128),
     Target::new("pack-ends", pack::ends, pack::ends_seeds),
     Target::new("pack-trailer", pack::trailer, pack::trailer_seeds),
     // Chunks, maps and nodes are opened into what they may be long at most.

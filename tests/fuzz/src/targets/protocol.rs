@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use copal::format::msgpack::{from_bytes, to_bytes};
-use copal::format::protocol::{Condemned, Intent, RemovalMarker, Session};
-use copal::id::{ArchiveId, PackId, SegmentId, SessionId, SlotId};
+use copal::format::protocol::{Condemned, Intent, LostBlob, LostList, RemovalMarker, Session};
+use copal::id::{ArchiveId, BlobId, PackId, SegmentId, SessionId, SlotId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -47,6 +47,17 @@ pub(super) fn intent_seeds() -> Vec<Vec<u8>> {
         moved: vec!["moved/00/x".into(), "moved/00/y".into()],
     };
     vec![to_bytes(&intent)]
+}
+
+pub(super) fn lost(input: &[u8]) -> bool {
+    let Ok(list) = LostList::from_bytes(input) else { return false };
+    assert_eq!(LostList::from_bytes(&to_bytes(&list)), Ok(list));
+    true
+}
+
+pub(super) fn lost_seeds() -> Vec<Vec<u8>> {
+    let blob = LostBlob { kind: 1, id: BlobId([7; 32]), pack: PackId([3; 16]), offset: 40 };
+    vec![to_bytes(&LostList { time: 5, blobs: vec![blob, LostBlob { kind: 2, ..blob }] })]
 }
 
 pub(super) fn removal(input: &[u8]) -> bool {
