@@ -88,6 +88,7 @@ pub struct LostList {
     /// When, in ns since 1970, UTC.
     pub time: i64,
     /// The blobs.
+    #[serde(deserialize_with = "super::msgpack::at_most::<_, _, { limits::MAX_LOST }>")]
     pub blobs: Vec<LostBlob>,
 }
 
@@ -99,10 +100,6 @@ impl LostList {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         const WHAT: &str = "list of lost blobs";
         let list: Self = super::msgpack::from_bytes(WHAT, bytes)?;
-        if list.blobs.len() > limits::MAX_LOST {
-            let (value, limit) = (list.blobs.len() as u64, limits::MAX_LOST as u64);
-            return Err(FormatError::OutOfBounds { what: "number of lost blobs", value, limit });
-        }
         if list.blobs.iter().any(|blob| BlobKind::from_tag(blob.kind).is_none()) {
             return Err(FormatError::malformed(WHAT, "unknown kind of blob"));
         }

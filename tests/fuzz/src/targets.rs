@@ -40,8 +40,8 @@ pub const TARGETS: &[Target] = &[
     Target::new("node", maps::node, maps::node_seeds),
     // Caches, and the repository in memory.
     Target::new("tree", tree::image, tree::image_seeds).reserving(1 << 20),
-    // What is wrong is said of each line.
-    Target::new("recovery", recovery::form, recovery::form_seeds).taking(128),
+    // What is wrong is said of each line; what is right is printed in both forms.
+    Target::new("recovery", recovery::form, recovery::form_seeds).taking(128).reserving(256 << 10),
     Target::new("pack-ends", pack::ends, pack::ends_seeds),
     Target::new("pack-trailer", pack::trailer, pack::trailer_seeds),
     // Chunks, maps and nodes are opened into what they may be long at most.
