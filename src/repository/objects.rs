@@ -14,7 +14,7 @@ use crate::storage::{Listed, Name, Settle, Storage};
 /// What comes before the name of a second copy.
 const MIRROR: &str = "mirror/";
 /// Folders whose objects are stored twice.
-const MIRRORED: [&str; 11] = [
+pub const MIRRORED: [&str; 11] = [
     "keys",
     "key-removals",
     "maps",

@@ -8,6 +8,7 @@ use crate::format::catalogue::{CatalogueSegment, SegmentName};
 use crate::format::config::{MAX_CONFIG, SealedConfig};
 use crate::format::envelope::ObjectKind;
 use crate::format::msgpack;
+use crate::format::pack::PackKind;
 use crate::format::protocol::{Condemned, Forwarding, Intent, LostBlob, LostList, RemovalMarker, Session};
 use crate::format::record::ArchiveRecord;
 use crate::format::slot::{MAX_SLOT, Slot};
@@ -16,25 +17,16 @@ use crate::id::{ArchiveId, Nonce16, PackId, SessionId, SlotId};
 use crate::maintenance::error::Result;
 use crate::maintenance::parallel::for_each;
 use crate::repository::archives::chain;
-use crate::repository::objects::name;
+use crate::repository::objects::{MIRRORED, name};
 use crate::repository::packs::moved_folder;
 use crate::repository::{self, Repository};
 use crate::storage::{Name, Storage};
 use crate::task::Stop;
 
-/// Folders of sealed objects; index segments are read with the index.
-const FOLDERS: [&str; 10] = [
-    "keys",
-    "key-removals",
-    "archives",
-    "states",
-    "catalogue",
-    "sessions",
-    "condemned",
-    "intents",
-    "moved",
-    "lost",
-];
+/// Folders of sealed objects; index segments are read with the index, packs with the packs.
+fn folders() -> impl Iterator<Item = &'static str> {
+    MIRRORED.into_iter().filter(|folder| *folder != PackKind::Maps.folder())
+}
 
 /// What an object is, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,7 +192,7 @@ pub fn check_objects(repository: &Repository, stop: &Stop) -> Result<Objects> {
     let objects = repository.objects();
     let mut listed = vec![(Form::Config, name("config"), 0)];
     let mut found = Objects::default();
-    for folder in FOLDERS {
+    for folder in folders() {
         for (name, [first, second]) in objects.list_copies(folder)? {
             match Form::of(name.as_str()) {
                 Some(form) => listed.push((form, name, first.unwrap_or(0) + second.unwrap_or(0))),
