@@ -12,6 +12,7 @@ mod cli {
     mod diff;
     mod extract;
     mod full;
+    mod full_matrix;
     mod info;
     mod init;
     mod key;
@@ -24,6 +25,7 @@ mod cli {
     mod secrets;
     mod signals;
     mod sources;
+    mod space;
     mod support;
     mod terminal;
     mod unwritable;
