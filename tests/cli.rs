@@ -10,6 +10,7 @@ mod cli {
     mod delete;
     mod devices;
     mod diff;
+    mod durable;
     mod extract;
     mod full;
     mod full_matrix;

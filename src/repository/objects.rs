@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use log::Level;
 use parking_lot::Mutex;
 
 use super::error::{Error, Result};
+use super::guards::{CONDEMNED, INTENTS};
 use super::reserve::RESERVE;
 use crate::codec::keys::Keyring;
 use crate::format::envelope::{self, ObjectKind};
@@ -75,6 +77,12 @@ fn is_mirrored(text: &str) -> bool {
     text == "config" || MIRRORED.contains(&folder)
 }
 
+/// Whether an object only stands for what somebody is doing, so that others may remove it once nothing is left of that.
+fn is_passing(object: &str) -> bool {
+    let folder = object.split('/').next().unwrap_or_default();
+    ["sessions", CONDEMNED, INTENTS].contains(&folder)
+}
+
 impl Objects {
     /// Objects of one storage under one keyring; `mirror` as the config says.
     #[must_use]
@@ -117,7 +125,9 @@ impl Objects {
         let Some(copy) = self.second_copy(&name(object)) else { return Err(error) };
         match self.get_copy(kind, object, &copy) {
             Ok(plain) => {
-                log::warn!("{error}; read from its second copy");
+                // One that is passing may have been cleared away between the two puts of its writer.
+                let level = if error.is_missing() && is_passing(object) { Level::Info } else { Level::Warn };
+                log::log!(level, "{error}; read from its second copy");
                 Ok(plain)
             }
             Err(second) if error.is_missing() => Err(second),

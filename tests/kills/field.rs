@@ -14,6 +14,7 @@ use copal::repository::Repository;
 use copal::repository::archives::{Archive, Listing, list_all};
 use copal::repository::unlock::{InitOptions, Locked, init};
 use copal::storage::local::LocalStorage;
+use serde_json::Value;
 
 use crate::common::{noise, small_options};
 use crate::support::{Place, Run};
@@ -105,8 +106,23 @@ impl Field {
         listing
     }
 
-    /// The repository is as a quiet one should be: each archive is extracted by the program itself and compared, and two compactions later
-    /// nothing is left of the dead.
+    /// Nothing that is stored is damaged, though of what was being written or deleted one of two copies may be missing.
+    pub(crate) fn check(&self, at: &str) {
+        let ended = self.copal("check repo --json").end();
+        assert!(ended.code < 2, "{at}: {ended}");
+        let found = ended.json();
+        let sure = |archive: &&Value| {
+            let is = |unconfirmed: &Value| *unconfirmed == archive["id"];
+            !found["unconfirmed"].as_array().expect("a list").iter().any(is)
+        };
+        let damaged: Vec<_> = found["damaged"].as_array().expect("a list").iter().filter(sure).collect();
+        assert!(damaged.is_empty(), "{at}: {found:#}");
+        let whole = |finding: &Value| finding["fault"] == "copy";
+        assert!(found["findings"].as_array().expect("a list").iter().all(whole), "{at}: {found:#}");
+    }
+
+    /// The repository is as a quiet one should be: each archive is extracted by the program itself and compared, two compactions later
+    /// nothing is left of the dead, and what a repair had to do was to write second copies.
     pub(crate) fn assert_clean(&self, must: &BTreeSet<ArchiveId>, at: &str) {
         self.verify(must, at);
         self.age_unpublished();
@@ -134,8 +150,21 @@ impl Field {
             assert!(left.is_empty(), "{at}: {left:?}");
         }
         let last = self.copal("compact repo --now --threshold 1 --dry-run --json").ok().json();
-        assert_eq!(last["dead"]["packs"], 0, "{at}: {last}");
-        assert_eq!(last["half_dead"]["packs"], 0, "{at}: {last}");
+        assert_eq!(
+            (&last["dead"]["packs"], &last["half_dead"]["packs"]),
+            (&0.into(), &0.into()),
+            "{at}: {last}"
+        );
+        self.check(at);
+        let repaired = self.copal("check repo --repair --json").end();
+        let json = repaired.json();
+        assert_eq!(
+            (repaired.code, &json["repaired"]["quarantined"]["count"]),
+            (0, &0.into()),
+            "{at}: {repaired}"
+        );
+        self.copal("check repo --verify-data").ok();
+        self.verify(must, at);
     }
 
     /// Makes what the dead left unpublished look as old as it must be before anybody removes it.
