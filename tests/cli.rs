@@ -4,6 +4,7 @@
 
 mod cli {
     mod check;
+    mod compact;
     mod copy;
     mod create;
     mod damage;
