@@ -121,6 +121,15 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// `NotFound` if it is not there (which after a retry can mean that the first try worked).
     fn delete(&self, name: &Name) -> io::Result<()>;
 
+    /// Removes what puts of dead writers left behind, unpublished, and that was last touched at least `older_than` ago; returns how many
+    /// there were. A put that is still running after all fails, and publishes nothing.
+    ///
+    /// # Errors
+    /// The medium's.
+    fn clear_unpublished(&self, _older_than: Duration) -> io::Result<u64> {
+        Ok(0)
+    }
+
     /// See [`Settle`]. Zero for storage whose lists are exact.
     fn settle(&self) -> Settle;
 
@@ -151,6 +160,10 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
 
     fn delete(&self, name: &Name) -> io::Result<()> {
         (**self).delete(name)
+    }
+
+    fn clear_unpublished(&self, older_than: Duration) -> io::Result<u64> {
+        (**self).clear_unpublished(older_than)
     }
 
     fn settle(&self) -> Settle {

@@ -4,14 +4,17 @@
 
 mod cli {
     mod check;
+    mod compact;
     mod copy;
     mod create;
     mod damage;
     mod delete;
     mod devices;
     mod diff;
+    mod durable;
     mod extract;
     mod full;
+    mod full_matrix;
     mod info;
     mod init;
     mod key;
@@ -24,6 +27,7 @@ mod cli {
     mod secrets;
     mod signals;
     mod sources;
+    mod space;
     mod support;
     mod terminal;
     mod unwritable;

@@ -490,6 +490,7 @@ fn index_findings(index: &Index, judge: &Judge<'_>) -> Vec<Finding> {
 fn notes(judge: &Judge<'_>, objects: &Objects, index: &Index, options: &CheckOptions, report: &mut Report) {
     let notes = &mut report.notes;
     notes.unknown_names = objects.unknown + index.unknown + judge.packs.unknown;
+    notes.stale_entries = index.stale_entries;
     notes.interrupted.sort();
     if options.archives.is_some() {
         // Nobody knows what the other archives need.

@@ -112,7 +112,7 @@ pub fn compact(
     }
     repository.objects().allow_reserve();
     let session = Session::begin(repository, "compact")?;
-    let done = session.keep_alive(|| {
+    let done: Result<Compacted> = session.keep_alive(|| {
         let cleared = sessions::clear_dead(repository, &session)?;
         let inventory = Inventory::read(repository, stop)?;
         let mut compactor = Compactor::survey(repository, session.id(), &inventory, options, stop, monitor)?;
@@ -126,11 +126,11 @@ pub fn compact(
             chain(&error)
         );
     }
-    session.end()?;
-    if let Err(error) = reserve::set_aside(repository) {
-        log::info!("no reserve could be set aside again: {}", chain(&error));
-    }
-    done
+    let ended = session.end();
+    reserve::set_aside_again(repository);
+    let done = done?;
+    ended?;
+    Ok(done)
 }
 
 /// One compaction.

@@ -60,11 +60,13 @@ pub fn repair(
 ) -> Result<Repaired> {
     repository.objects().allow_reserve();
     let session = Session::begin(repository, "check --repair")?;
-    let mut repaired = session.keep_alive(|| repair_within(repository, &session, options, stop, monitor))?;
-    session.end()?;
-    if let Err(error) = reserve::set_aside(repository) {
-        log::info!("no reserve could be set aside again: {}", chain(&error));
-    }
+    let done = session.keep_alive(|| repair_within(repository, &session, options, stop, monitor));
+    let done = done.and_then(|repaired| {
+        session.end()?;
+        Ok(repaired)
+    });
+    reserve::set_aside_again(repository);
+    let mut repaired = done?;
     let structure = CheckOptions { archives: options.archives.clone(), ..CheckOptions::default() };
     // A handle of its own: this one remembers what it could not read before.
     repaired.after = check(&Arc::new(repository.again()), &structure, stop, monitor)?;

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::Result;
 use crate::codec::keys::BlobKind;
@@ -14,7 +15,7 @@ use crate::image::Image;
 use crate::image::maps::Maps;
 use crate::repository::Repository;
 use crate::repository::archives::{Archive, chain, list_archives};
-use crate::repository::liveness::list_sessions;
+use crate::repository::liveness::{ListedSession, SILENCE, list_sessions};
 use crate::repository::packs::Moved;
 use crate::repository::session::{Session, Unconfirmed};
 
@@ -30,14 +31,36 @@ pub struct Cleared {
     pub confirmed: Vec<ArchiveId>,
     /// Archives that lack something: they stay unconfirmed.
     pub incomplete: Vec<ArchiveId>,
+    /// Files that were never published, which they left.
+    pub unpublished: u64,
 }
 
-/// Confirms what dead sessions published, and removes them.
+/// A file that nobody has published this long after it was last written has lost its writer, unless a session lives that may be slower:
+/// writing a pack takes seconds.
+const UNPUBLISHED: Duration = Duration::from_secs(10 * 60);
+
+/// Removes files that writers left unpublished when they died. What still has its writer after all is not published then, and the writer
+/// says so.
+fn clear_unpublished(repository: &Repository, own: &Session<'_>) -> Result<u64> {
+    let objects = repository.objects();
+    let lives = |listed: &ListedSession| listed.id != own.id() && !listed.liveness.is_dead();
+    let age = if list_sessions(objects)?.iter().any(lives) { SILENCE } else { UNPUBLISHED };
+    match objects.storage().clear_unpublished(age) {
+        Ok(cleared) => Ok(cleared),
+        Err(error) => {
+            log::warn!("what interrupted writers left behind cannot be removed: {error}");
+            Ok(0)
+        }
+    }
+}
+
+/// Confirms what dead sessions published, and removes them; removes what they had not published yet.
 ///
 /// # Errors
 /// [`crate::repository::Error`].
 pub fn clear_dead(repository: &Arc<Repository>, own: &Session<'_>) -> Result<Cleared> {
-    let mut cleared = Cleared::default();
+    let unpublished = clear_unpublished(repository, own)?;
+    let mut cleared = Cleared { unpublished, ..Cleared::default() };
     let sessions = list_sessions(repository.objects())?;
     let dead: HashSet<SessionId> =
         sessions.iter().filter(|listed| listed.liveness.is_dead()).map(|listed| listed.id).collect();

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use log::Level;
+use parking_lot::Mutex;
 
 use super::error::{Error, Result};
+use super::guards::{CONDEMNED, INTENTS};
 use super::reserve::RESERVE;
 use crate::codec::keys::Keyring;
 use crate::format::envelope::{self, ObjectKind};
@@ -34,8 +37,19 @@ pub struct Objects {
     storage: Arc<dyn Storage>,
     keyring: Arc<Keyring>,
     mirror: bool,
-    /// Whether a put that finds the storage full may give up the reserve.
-    may_use_reserve: Arc<AtomicBool>,
+    reserve: Arc<Mutex<Reserve>>,
+}
+
+/// What a put may do about the reserve when it finds the storage full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Reserve {
+    /// Nothing.
+    #[default]
+    Kept,
+    /// Give it up.
+    MayGo,
+    /// It was given up since: try again, for that may be what made room.
+    Gone,
 }
 
 /// A name that this program made itself.
@@ -63,11 +77,17 @@ fn is_mirrored(text: &str) -> bool {
     text == "config" || MIRRORED.contains(&folder)
 }
 
+/// Whether an object only stands for what somebody is doing, so that others may remove it once nothing is left of that.
+fn is_passing(object: &str) -> bool {
+    let folder = object.split('/').next().unwrap_or_default();
+    ["sessions", CONDEMNED, INTENTS].contains(&folder)
+}
+
 impl Objects {
     /// Objects of one storage under one keyring; `mirror` as the config says.
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>, keyring: Arc<Keyring>, mirror: bool) -> Self {
-        Self { storage, keyring, mirror, may_use_reserve: Arc::default() }
+        Self { storage, keyring, mirror, reserve: Arc::default() }
     }
 
     /// The storage beneath.
@@ -105,7 +125,9 @@ impl Objects {
         let Some(copy) = self.second_copy(&name(object)) else { return Err(error) };
         match self.get_copy(kind, object, &copy) {
             Ok(plain) => {
-                log::warn!("{error}; read from its second copy");
+                // One that is passing may have been cleared away between the two puts of its writer.
+                let level = if error.is_missing() && is_passing(object) { Level::Info } else { Level::Warn };
+                log::log!(level, "{error}; read from its second copy");
                 Ok(plain)
             }
             Err(second) if error.is_missing() => Err(second),
@@ -154,18 +176,35 @@ impl Objects {
 
     /// From now on, a put that finds the storage full gives up the reserve and is tried again. For what gives space back in the end.
     pub fn allow_reserve(&self) {
-        self.may_use_reserve.store(true, Ordering::SeqCst);
+        *self.reserve.lock() = Reserve::MayGo;
+    }
+
+    /// From now on, no put touches the reserve.
+    pub(super) fn keep_reserve(&self) {
+        *self.reserve.lock() = Reserve::Kept;
     }
 
     fn put_once(&self, object: &Name, parts: &[&[u8]]) -> io::Result<()> {
         match self.storage.put(object, parts) {
-            Err(error) if is_full(&error) && self.may_use_reserve.swap(false, Ordering::SeqCst) => {
-                log::info!("{} is full; the reserve is used", self.storage.describe());
-                self.storage.delete(&name(RESERVE)).map_err(|_| error)?;
-                self.storage.put(object, parts)
+            Err(error) if is_full(&error) && self.made_room() => {
+                // The first error says what happened, whatever the second try meets.
+                self.storage.put(object, parts).map_err(|_| error)
             }
             done => done,
         }
+    }
+
+    /// Gives up the reserve, if that is allowed and was not done yet. Puts that meet the full storage at the same time wait for it.
+    fn made_room(&self) -> bool {
+        let mut reserve = self.reserve.lock();
+        if *reserve == Reserve::MayGo {
+            let given_up = self.storage.delete(&name(RESERVE));
+            *reserve = if given_up.is_ok() { Reserve::Gone } else { Reserve::Kept };
+            if given_up.is_ok() {
+                log::info!("{} is full; the reserve is used", self.storage.describe());
+            }
+        }
+        *reserve == Reserve::Gone
     }
 
     /// Lists a folder: the union of both places. Lengths are those of the first copy where there is one.

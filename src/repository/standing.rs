@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::archives::chain;
+use super::archives::{chain, record_name};
 use super::error::Result;
 use super::objects::Objects;
 use crate::format::envelope::ObjectKind;
@@ -63,7 +63,10 @@ fn standing(objects: &Objects, states: &[StateName]) -> Standing {
         Ok(state) if state.deleted == Some(true) => Standing::Deleted,
         Ok(_) => Standing::Kept,
         Err(error) => {
-            log::warn!("{}; its archive is kept", chain(&error));
+            // Another compactor removes states once their record is gone.
+            if !error.is_missing() || !objects.is_absent(&record_name(name.archive)) {
+                log::warn!("{}; its archive is kept", chain(&error));
+            }
             Standing::Kept
         }
     }

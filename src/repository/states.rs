@@ -7,6 +7,7 @@ use super::Repository;
 use super::archives::{chain, list_states, read_state, refresh_catalogue};
 use super::error::{Error, Result};
 use super::objects::Objects;
+use super::reserve;
 use super::session::Session;
 use crate::format::FormatError;
 use crate::format::envelope::ObjectKind;
@@ -62,11 +63,23 @@ impl Change {
 }
 
 /// Changes archives, one after the other, within one session; `what` is for people. When this returns, the changes are durable and show.
+/// Deletions use the reserve where the storage is full, and set it aside again.
 ///
 /// # Errors
 /// [`Error::TooLong`] before anything is changed; [`Error::Partly`] where some were changed; what storage says.
 pub fn apply(repository: &Repository, what: &str, changes: &[(ArchiveId, Change)]) -> Result<()> {
     changes.iter().try_for_each(|(_, change)| change.check())?;
+    // On a full storage, deleting is how space comes back.
+    if changes.is_empty() || changes.iter().any(|(_, change)| *change != Change::Delete) {
+        return apply_all(repository, what, changes);
+    }
+    repository.objects().allow_reserve();
+    let applied = apply_all(repository, what, changes);
+    reserve::set_aside_again(repository);
+    applied
+}
+
+fn apply_all(repository: &Repository, what: &str, changes: &[(ArchiveId, Change)]) -> Result<()> {
     let session = Session::begin(repository, what)?;
     for (done, (archive, change)) in changes.iter().enumerate() {
         if let Err(error) = publish(&session, *archive, change) {

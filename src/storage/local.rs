@@ -10,7 +10,7 @@
 //! which could otherwise miss what hides behind it. Directories are made on demand and never removed.
 //!
 //! What it does not do: it cannot hold both `a` and `a/b` (the second put fails). It holds nothing under `tmp/`. It
-//! does not delete temporary files that a crash left. It takes the medium's word on durability. On network file
+//! deletes temporary files that a crash left only when told to. It takes the medium's word on durability. On network file
 //! systems, whose clients cache directories, its settle time is unknown.
 
 mod descriptors;
@@ -227,6 +227,24 @@ impl Storage for LocalStorage {
         }
         self.descriptors.forget(name);
         tree::sync(&dir)
+    }
+
+    fn clear_unpublished(&self, older_than: Duration) -> io::Result<u64> {
+        let stale = self.stale_temporaries(older_than)?;
+        if stale.is_empty() {
+            return Ok(0);
+        }
+        let tmp = self.tree.find(TMP)?;
+        let mut cleared = 0;
+        for name in stale.iter().filter_map(|path| path.file_name()) {
+            match rustix::fs::unlinkat(&tmp, name, AtFlags::empty()) {
+                Ok(()) => cleared += 1,
+                // Somebody else was faster.
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(cleared)
     }
 
     fn settle(&self) -> Settle {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use super::full::Space;
+use super::space::Space;
 use super::support::{Place, Run, is_root};
 
 #[test]

@@ -4,6 +4,7 @@
 pub(crate) mod compactor;
 pub(crate) mod scene;
 pub(crate) mod turns;
+pub(crate) mod unsynced;
 pub(crate) mod watched;
 
 use std::collections::BTreeSet;

@@ -313,7 +313,9 @@ fn notes(report: &Report, stale: usize) -> Vec<String> {
         lines.push(format!("{} files have names that mean nothing here", notes.unknown_names));
     }
     if stale > 0 {
-        lines.push(format!("{stale} temporary files were left in 'tmp' by interrupted commands"));
+        lines.push(format!(
+            "{stale} temporary files were left in 'tmp' by interrupted commands; 'copal compact' removes them"
+        ));
     }
     lines.into_iter().map(|line| format!("Note         {line}")).collect()
 }

@@ -91,6 +91,9 @@ fn told(args: &CompactArgs, compacted: &Compacted) -> Vec<String> {
             cleared.confirmed.len()
         ));
     }
+    if cleared.unpublished > 0 {
+        lines.push(format!("Removed    {} files that interrupted writers left", cleared.unpublished));
+    }
     lines
 }
 
@@ -135,7 +138,7 @@ fn document(args: &CompactArgs, compacted: &Compacted) -> serde_json::Value {
         "waiting": waiting.collect::<Vec<_>>(),
         "sessions": {
             "cleared": compacted.cleared.sessions, "confirmed": compacted.cleared.confirmed,
-            "incomplete": compacted.cleared.incomplete,
+            "incomplete": compacted.cleared.incomplete, "unpublished": compacted.cleared.unpublished,
         },
         "stopped": compacted.stopped,
     })

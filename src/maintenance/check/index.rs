@@ -7,10 +7,8 @@ use crate::codec::keys::BlobKind;
 use crate::format::envelope::ObjectKind;
 use crate::format::index_segment::IndexSegment;
 use crate::format::location::Location;
-use crate::format::msgpack;
 use crate::format::pack::PackKind;
-use crate::format::protocol::{Condemned, Intent};
-use crate::id::{BlobId, Nonce16, PackId, SegmentId};
+use crate::id::{BlobId, PackId, SegmentId};
 use crate::maintenance::error::Result;
 use crate::maintenance::inventory::Inventory;
 use crate::repository::archives::chain;
@@ -41,6 +39,8 @@ pub struct Index {
     pub checked: Amount,
     /// Objects with names that mean nothing.
     pub unknown: u64,
+    /// Entries that lie in packs that are gone.
+    pub stale_entries: u64,
 }
 
 /// What is known when the index is read.
@@ -91,38 +91,15 @@ pub fn check_index(repository: &Repository, known: &Known<'_>, stop: &Stop) -> R
                 index.found.extend(read.is_ok().then_some((key, at)));
             }
         }
-        if wrong.disagree > 0 || !wrong.nowhere.is_empty() {
+        if wrong.disagree > 0 || wrong.nowhere > 0 {
             judged.push((segment_id, listed.name, wrong));
         }
     }
     // What a superseded segment says does not count any more.
     judged.retain(|(id, _, _)| !superseded.contains(id));
-    // Read last: what a compaction took while the index was read is named by then.
-    let leaving = if judged.is_empty() { HashSet::new() } else { leaving(repository)? };
-    index.findings.extend(judged.iter().filter_map(|(_, name, wrong)| wrong.finding(name, &leaving)));
+    index.stale_entries = judged.iter().map(|(_, _, wrong)| wrong.nowhere).sum();
+    index.findings.extend(judged.iter().filter_map(|(_, name, wrong)| wrong.finding(name)));
     Ok(index)
-}
-
-/// Packs that are on their way out, or went: named by condemned lists or intents, or forwarded. Segments are replaced after them.
-fn leaving(repository: &Repository) -> Result<HashSet<PackId>> {
-    let objects = repository.objects();
-    let mut leaving = HashSet::new();
-    for id in objects.list_ids::<Nonce16>("condemned")? {
-        let plain = objects.get(ObjectKind::Condemned, &format!("condemned/{id}"));
-        // One that cannot be read is a finding of its own.
-        let list =
-            plain.ok().and_then(|plain| msgpack::from_bytes::<Condemned>("condemned list", &plain).ok());
-        leaving.extend(list.into_iter().flat_map(|list| list.packs));
-    }
-    for id in objects.list_ids::<Nonce16>("intents")? {
-        let plain = objects.get(ObjectKind::Intent, &format!("intents/{id}"));
-        let intent = plain.ok().and_then(|plain| msgpack::from_bytes::<Intent>("intent", &plain).ok());
-        leaving.extend(intent.into_iter().flat_map(|intent| intent.packs));
-    }
-    for listed in objects.list("moved")? {
-        leaving.extend(listed.name.as_str().split('/').nth(2).and_then(|id| id.parse::<PackId>().ok()));
-    }
-    Ok(leaving)
 }
 
 fn unreadable(name: &Name, error: &repository::Error) -> Finding {
@@ -138,8 +115,8 @@ fn unreadable(name: &Name, error: &repository::Error) -> Finding {
 struct Wrong {
     /// Entries whose packs have no such blob.
     disagree: u64,
-    /// Packs that are not there, and how many entries name them.
-    nowhere: BTreeMap<PackId, u64>,
+    /// Entries whose packs are not there. Compactions leave some, and nobody relies on them: a pack that is needed is missed elsewhere.
+    nowhere: u64,
     /// Packs that are not in the inventory, and whether they are there nevertheless.
     elsewhere: BTreeMap<PackId, bool>,
     unreadable: Option<HashSet<PackId>>,
@@ -162,28 +139,15 @@ impl Wrong {
                 let there = *self.elsewhere.entry(pack).or_insert_with(|| {
                     unreadable.contains(&pack) || storage.len(&pack_name(PackKind::of(kind), pack)).is_ok()
                 });
-                if !there {
-                    *self.nowhere.entry(pack).or_default() += 1;
-                }
+                self.nowhere += u64::from(!there);
             }
         }
     }
 
-    fn finding(&self, name: &Name, leaving: &HashSet<PackId>) -> Option<Finding> {
-        let missing: Vec<u64> = self
-            .nowhere
-            .iter()
-            .filter(|(pack, _)| !leaving.contains(pack))
-            .map(|(_, count)| *count)
-            .collect();
-        let (nowhere, missing) = (missing.iter().sum::<u64>(), missing.len());
-        let reason = match (self.disagree, nowhere) {
-            (0, 0) => return None,
-            (disagree, 0) => format!("{disagree} of its entries are not what their packs hold"),
-            (0, nowhere) => format!("{nowhere} of its entries lie in {missing} packs that are gone"),
-            (disagree, nowhere) => format!(
-                "{disagree} of its entries are not what their packs hold, and {nowhere} lie in {missing} packs that are gone"
-            ),
+    fn finding(&self, name: &Name) -> Option<Finding> {
+        let reason = match self.disagree {
+            0 => return None,
+            disagree => format!("{disagree} of its entries are not what their packs hold"),
         };
         Some(Finding { object: name.to_string(), fault: Fault::Index, reason, repairable: true })
     }

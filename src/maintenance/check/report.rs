@@ -132,6 +132,8 @@ pub struct Notes {
     pub unreferenced_blobs: Amount,
     /// Packs that no index names and nothing needs: an interrupted backup left them.
     pub unindexed_packs: Amount,
+    /// Entries of the index that lie in packs that are gone, as compactions leave some.
+    pub stale_entries: u64,
     /// Archives whose predecessor is not listed any more; normal where archives are deleted.
     pub broken_chains: u64,
 }

@@ -32,6 +32,8 @@ pub(super) fn merge(repository: &Repository) -> Result<()> {
         let plain = objects.get(ObjectKind::Index, name);
         let segment = match plain.and_then(|plain| Ok(IndexSegment::from_bytes(&plain)?)) {
             Ok(segment) => segment,
+            // Another compactor has merged it.
+            Err(error) if error.is_missing() => continue,
             Err(error) => {
                 log::warn!("{}; 'copal check --repair' makes the index anew", chain(&error));
                 continue;

@@ -183,7 +183,7 @@ fn nothing_lives_under_tmp() {
 }
 
 #[test]
-fn stale_temporaries_are_listed_and_kept() {
+fn stale_temporaries_are_listed_and_kept_until_they_are_cleared() {
     let (_dir, storage) = fresh();
     let left = storage.path().join("tmp").join(temporary_name().unwrap());
     fs::write(&left, "half").unwrap();
@@ -194,7 +194,11 @@ fn stale_temporaries_are_listed_and_kept() {
     for file in fs::read_dir(storage.path().join("tmp")).unwrap() {
         File::options().write(true).open(file.unwrap().path()).unwrap().set_modified(hour_ago).unwrap();
     }
-    assert_eq!(storage.stale_temporaries(Duration::from_secs(1800)).unwrap(), [left]);
+    assert_eq!(storage.stale_temporaries(Duration::from_secs(1800)).unwrap(), std::slice::from_ref(&left));
+    assert_eq!(storage.clear_unpublished(Duration::from_secs(7200)).unwrap(), 0);
+    assert!(left.exists());
+    assert_eq!(storage.clear_unpublished(Duration::from_secs(1800)).unwrap(), 1);
+    assert!(!left.exists() && storage.path().join("tmp/notes").exists());
 }
 
 #[test]
