@@ -9,7 +9,7 @@ use common::compactor::Compactor;
 use common::watched::Watched;
 use common::{assert_whole, back_up, file_of, listed, make, mixed, noise, open, packs_of};
 use copal::format::pack::PackKind;
-use copal::id::ArchiveId;
+use copal::id::{ArchiveId, PackId};
 use copal::maintenance::Error;
 use copal::maintenance::compact::{Candidate, CompactOptions, Compacted, compact};
 use copal::repository::session::Session;
@@ -18,6 +18,7 @@ use copal::storage::memory::MemoryStorage;
 use copal::storage::recorder::Op;
 use copal::storage::{Settle, Storage};
 use copal::task::{Silent, Stop};
+use parking_lot::Mutex;
 
 fn run(storage: impl Storage + 'static, options: CompactOptions) -> Result<Compacted, Error> {
     compact(&open(storage), &options, &Stop::default(), &Silent)
@@ -334,6 +335,91 @@ fn two_compactors_keep_all_that_is_needed() {
         scene.assert_whole_but(&[0, 3]);
         assert_quiet(&scene.storage, prefix);
     }
+}
+
+/// A pack that nothing needed when it was looked at is what another compactor's forwarding leads to before it is deleted.
+#[test]
+fn survivors_that_are_forwarded_meanwhile_are_spared() {
+    let scene = Scene::new();
+    scene.delete(&[0]);
+    let archive = scene.archives[1].0;
+    for kind in [PackKind::Data, PackKind::Maps] {
+        let pack = packs_of(&open(scene.storage.clone()), archive, kind).pop_first().expect("a pack");
+        let other = Compactor::new(scene.storage.clone());
+        let copied = other.copy(kind, pack, |_| true);
+        let storage = Watched::new(scene.storage.clone());
+        storage.once(Op::Put, "condemned/", move || {
+            other.publish_index(&copied);
+            other.forward(&copied);
+            let intent = other.intend(&[pack], &[]);
+            other.delete_pack(kind, pack);
+            other.delete(&intent);
+        });
+        let options = CompactOptions { now: true, threshold: 1, ..CompactOptions::default() };
+        run(storage, options).expect("compact");
+        scene.assert_whole_but(&[0]);
+        run(scene.storage.clone(), options).expect("compact");
+        scene.assert_whole_but(&[0]);
+    }
+}
+
+/// Two archives need two copies of each chunk, and both copies come to lie in one pack. That can be rewritten, too.
+#[test]
+fn two_copies_of_a_blob_in_one_pack_can_be_moved() {
+    let (storage, bytes) = (MemoryStorage::new(), noise(1, 200 << 10));
+    let (repository, hand) = (make(storage.clone()), Compactor::new(storage.clone()));
+    let options = CompactOptions { now: true, threshold: 1, ..CompactOptions::default() };
+    let packs = || -> Vec<PackId> { hand.0.objects().list_ids("packs").expect("list") };
+    let first = back_up(&repository, "first", file_of(&bytes).path()).id.expect("an id");
+    hand.publish_index(&hand.copy(PackKind::Data, packs()[0], |_| true));
+    hand.condemn(&packs_of(&repository, first, PackKind::Data).into_iter().collect::<Vec<_>>());
+    let second = back_up(&open(storage.clone()), "second", file_of(&bytes).path());
+    assert_eq!((second.record.stats.new_chunks, packs().len()), (0, 2), "it claims the copy");
+    hand.condemn(&packs());
+    for _ in 0..2 {
+        let before = packs();
+        let done = run(storage.clone(), options).expect("compact");
+        assert_eq!(done.spared, []);
+        assert!(!packs().iter().any(|pack| before.contains(pack)), "all were rewritten");
+        assert_eq!(packs().len(), 1);
+        hand.condemn(&packs());
+        for archive in [first, second.id.expect("an id")] {
+            assert_whole(storage.clone(), archive, &bytes);
+        }
+    }
+}
+
+/// The second compactor takes packs that the first has just found, between any two of the looks that it takes at them before it deletes.
+#[test]
+fn packs_that_another_compactor_takes_at_the_last_moment_are_no_error() {
+    let options = CompactOptions { now: true, threshold: 1, ..CompactOptions::default() };
+    let looks = |op: Op, name: &str| {
+        matches!(op, Op::Len | Op::ReadRange) && (name.starts_with("packs/") || name.starts_with("maps/"))
+    };
+    let mut struck = 0;
+    for look in 0..60 {
+        let scene = Scene::new();
+        scene.delete(&[0, 3]);
+        let storage = Watched::new(scene.storage.clone());
+        let (inner, state) = (scene.storage.clone(), Mutex::new((false, 0)));
+        storage.watch(move |op, name| {
+            let mut state = state.lock();
+            state.0 |= op == Op::Put && name.starts_with("intents/");
+            if state.0 && looks(op, name) {
+                state.1 += 1;
+                if state.1 == look + 1 {
+                    run(inner.clone(), options).expect("the second");
+                }
+            }
+            Ok(())
+        });
+        let done = run(storage, options).unwrap_or_else(|error| panic!("look {look}: {error}"));
+        struck += u64::from(done.freed == 0);
+        scene.assert_whole_but(&[0, 3]);
+        run(scene.storage.clone(), options).expect("compact");
+        assert_quiet(&scene.storage, "taken");
+    }
+    println!("{struck} of 60 had nothing left to free");
 }
 
 #[test]

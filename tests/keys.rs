@@ -466,10 +466,13 @@ fn a_failed_put_or_delete_anywhere_locks_nobody_out() {
 }
 
 /// Removers, each of which relies on its own slot and removes the next one's.
-fn removers(texts: &'static [&'static str], ids: &[SlotId]) -> Vec<Act<Arc<Lagging<MemoryStorage>>>> {
+fn removers(
+    texts: &'static [&'static str],
+    ids: &[SlotId],
+) -> Vec<Act<'static, Arc<Lagging<MemoryStorage>>>> {
     let count = texts.len();
     (0..count)
-        .map(|at| -> Act<Arc<Lagging<MemoryStorage>>> {
+        .map(|at| -> Act<'static, Arc<Lagging<MemoryStorage>>> {
             let target = ids[(at + 1) % count];
             Box::new(move |turn: Arc<Turn<_>>| {
                 let Ok((repository, slot)) = unlock(turn.clone(), texts[at]) else { return false };
@@ -552,7 +555,7 @@ fn removals_in_random_orders_with_crashes_leave_a_slot() {
                 |_, _| true,
                 removers(&TEXTS[..*count], ids),
                 lives,
-                |ready| {
+                move |ready| {
                     // Runs of steps of one actor, so that one may pause while another gets far.
                     if run_length == 0 || current >= ready.len() {
                         (run_length, current) = (random.below(20), random.below(ready.len() as u64) as usize);

@@ -128,11 +128,12 @@ impl Forwarding {
         self.blobs.get(found).map(|(_, _, location)| *location)
     }
 
-    /// Sorts and encodes.
+    /// Sorts and encodes. Of several new places of one blob, the first counts.
     #[must_use]
     pub fn to_bytes(mut self) -> Vec<u8> {
         let count = |len: usize| u32::try_from(len).expect("a pack has few blobs").to_le_bytes();
         self.blobs.sort_by_key(|(kind, id, _)| (*kind, *id));
+        self.blobs.dedup_by_key(|(kind, id, _)| (*kind, *id));
         let mut packs: Vec<PackRef> = self.blobs.iter().map(|(_, _, location)| location.pack).collect();
         packs.sort_unstable();
         packs.dedup();

@@ -3,7 +3,7 @@
 //! A location counts, not an id: of two copies of a chunk, only that is live which a map, or a forwarding of what a map names, points at.
 //! Bits are never taken back, so that what was live when a walk began stays so. Memory: a bit for each blob, 24 bytes for each map.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
@@ -79,8 +79,8 @@ struct Needs<'a> {
     visited: HashSet<Visited>,
     /// Packs that live maps, nodes, records and forwardings name, whether they are there or not.
     named: HashSet<PackId>,
-    /// Packs of which forwardings are listed.
-    retired: HashSet<PackId>,
+    /// Forwardings that were listed, by the packs that they are about.
+    retired: HashMap<PackId, HashSet<String>>,
     forwardings: LruCache<PackId, Arc<Vec<Moved>>>,
     /// Blobs that many forwardings lead to: from which pack, and where they lie.
     distant: BTreeMap<(PackId, BlobKind, BlobId), Location>,
@@ -88,6 +88,8 @@ struct Needs<'a> {
     astray: BTreeMap<(BlobKind, BlobId), Location>,
     member: usize,
     lost: Vec<LostMap>,
+    /// Why forwardings could not be read.
+    failed: Option<repository::Error>,
 }
 
 impl<'a> Live<'a> {
@@ -102,44 +104,55 @@ impl<'a> Live<'a> {
             marks: Marks::new(inventory),
             visited: HashSet::new(),
             named: HashSet::new(),
-            retired: HashSet::new(),
+            retired: HashMap::new(),
             forwardings: LruCache::new(FORWARDINGS),
             distant: BTreeMap::new(),
             astray: BTreeMap::new(),
             member: 0,
             lost: Vec::new(),
+            failed: None,
         };
         needs.list_retired()?;
         // What one location's copy hints at must not be taken for what another one's does: nothing is cached.
         Ok(Self { repository, inventory, maps: Maps::new(repository.clone(), 0), needs })
     }
 
-    /// Learns of forwardings that came since.
+    /// Learns of forwardings that came since, and marks all that they lead to: what was walked before may need it now.
     ///
     /// # Errors
     /// [`repository::Error::Storage`].
     pub fn refresh(&mut self) -> Result<()> {
         self.needs.forwardings.clear();
-        self.needs.list_retired()
+        let new = self.needs.list_retired()?;
+        for (pack, names) in new {
+            let moved = self.needs.forwardings(pack);
+            for moved in moved.iter().filter(|moved| names.contains(&moved.name)) {
+                for (kind, id, at) in &moved.forwarding.blobs {
+                    self.needs.follow(*kind, id, *at);
+                }
+            }
+        }
+        self.needs.check()
     }
 
     /// Marks all that an archive reaches, and says which parts of it could not be walked.
     ///
     /// # Errors
-    /// None yet: damage is part of the result.
+    /// [`repository::Error::Storage`] if forwardings cannot be read: what they lead to is not marked. Damage is part of the result.
     pub fn add(&mut self, record: &ArchiveRecord) -> Result<Vec<LostMap>> {
         for (number, member) in record.members.iter().enumerate() {
             self.needs.member = number;
             let image = Image::of(member, self.repository.config().span_shift);
             self.maps.visit(&image, &mut self.needs)?;
         }
+        self.needs.check()?;
         Ok(std::mem::take(&mut self.needs.lost))
     }
 
     /// Looks in the index, the last place where readers look, for what is nowhere else, and marks what it finds.
     ///
     /// # Errors
-    /// [`repository::Error::Storage`] if the index cannot be listed.
+    /// [`repository::Error::Storage`] if the index cannot be listed or read. A damaged segment leads nobody anywhere.
     pub fn search_index(&mut self) -> Result<BTreeMap<(BlobKind, BlobId), Location>> {
         let mut found = BTreeMap::new();
         if self.needs.astray.is_empty() {
@@ -147,7 +160,13 @@ impl<'a> Live<'a> {
         }
         let objects = self.repository.objects();
         for listed in objects.list("index")? {
-            let Ok(plain) = objects.get(ObjectKind::Index, listed.name.as_str()) else { continue };
+            let plain = match objects.get(ObjectKind::Index, listed.name.as_str()) {
+                Ok(plain) => plain,
+                Err(error @ repository::Error::Storage { .. }) if !error.is_missing() => {
+                    return Err(error.into());
+                }
+                Err(_) => continue,
+            };
             let Ok(segment) = IndexSegment::from_bytes(&plain) else { continue };
             for entry in segment.entries {
                 let key = (entry.kind, entry.id);
@@ -194,20 +213,37 @@ impl<'a> Live<'a> {
 }
 
 impl Needs<'_> {
-    fn list_retired(&mut self) -> Result<()> {
+    /// Lists forwardings, and returns those that are new.
+    fn list_retired(&mut self) -> Result<HashMap<PackId, HashSet<String>>> {
+        let mut new: HashMap<PackId, HashSet<String>> = HashMap::new();
         for listed in self.repository.objects().list("moved")? {
-            let pack = listed.name.as_str().split('/').nth(2).and_then(|id| id.parse().ok());
-            self.retired.extend::<Option<PackId>>(pack);
+            let name = listed.name.as_str();
+            let Some(pack) = name.split('/').nth(2).and_then(|id| id.parse().ok()) else { continue };
+            if self.retired.entry(pack).or_default().insert(name.to_owned()) {
+                new.entry(pack).or_default().insert(name.to_owned());
+            }
         }
-        Ok(())
+        Ok(new)
+    }
+
+    /// Fails if forwardings could not be read since this was asked last.
+    fn check(&mut self) -> Result<()> {
+        self.failed.take().map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Notes that a blob is needed at a location, and wherever forwardings of that location's pack say that it went.
     fn need(&mut self, kind: BlobKind, id: &BlobId, at: Location) {
+        if !self.follow(kind, id, at) {
+            self.astray.insert((kind, *id), at);
+        }
+    }
+
+    /// Marks a location and wherever forwardings lead from there; false if the blob is in none of these places.
+    fn follow(&mut self, kind: BlobKind, id: &BlobId, at: Location) -> bool {
         let mut found = self.mark(at);
-        if found && !self.retired.contains(&at.pack.id) {
+        if found && !self.retired.contains_key(&at.pack.id) {
             self.named.insert(at.pack.id);
-            return;
+            return true;
         }
         let mut next = vec![(at, 0)];
         let mut seen = HashSet::from([at.pack.id]);
@@ -219,7 +255,7 @@ impl Needs<'_> {
                 nearest = nearest.filter(|(known, _)| *known <= steps).or(Some((steps, here)));
             }
             self.named.insert(here.pack.id);
-            if !self.retired.contains(&here.pack.id) {
+            if !self.retired.contains_key(&here.pack.id) {
                 continue;
             }
             for target in self.forwardings(here.pack.id).iter().filter_map(|m| m.forwarding.find(kind, id)) {
@@ -231,14 +267,19 @@ impl Needs<'_> {
         if let Some((_, place)) = nearest.filter(|(steps, _)| *steps >= DISTANT) {
             self.distant.insert((at.pack.id, kind, *id), place);
         }
-        if !found {
-            self.astray.insert((kind, *id), at);
-        }
+        found
     }
 
     fn forwardings(&mut self, pack: PackId) -> Arc<Vec<Moved>> {
-        let packs = self.repository.packs();
-        self.forwardings.get_or_insert(pack, || packs.forwardings(pack)).clone()
+        if let Some(known) = self.forwardings.get(&pack) {
+            return known.clone();
+        }
+        let moved = self.repository.packs().all_forwardings(pack).unwrap_or_else(|error| {
+            self.failed = Some(error);
+            Arc::default()
+        });
+        self.forwardings.put(pack, moved.clone());
+        moved
     }
 
     /// Sets the bit of a location; false if nothing lies there.

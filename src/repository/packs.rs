@@ -296,14 +296,35 @@ impl Packs {
     /// All readable forwardings of a retired pack, as they are listed now.
     #[must_use]
     pub fn forwardings(&self, pack: PackId) -> Arc<Vec<Moved>> {
-        let listed = self.objects.list(&moved_folder(pack)).unwrap_or_default();
+        self.find_forwardings(pack).0
+    }
+
+    /// As [`Self::forwardings`], for those who delete what nothing leads to: a forwarding that could not be asked for is not one that is not
+    /// there. One that is damaged leads nobody anywhere.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn all_forwardings(&self, pack: PackId) -> Result<Arc<Vec<Moved>>> {
+        match self.find_forwardings(pack) {
+            (moved, None) => Ok(moved),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// Forwardings, and what kept others from being read.
+    fn find_forwardings(&self, pack: PackId) -> (Arc<Vec<Moved>>, Option<Error>) {
+        let listed = match self.objects.list(&moved_folder(pack)) {
+            Ok(listed) => listed,
+            Err(error) => return (Arc::default(), Some(error)),
+        };
         let known = self.known_forwardings(pack);
         let is_known = |known: &&Arc<Vec<Moved>>| {
             known.len() == listed.len() && known.iter().zip(&listed).all(|(a, b)| a.name == b.name.as_str())
         };
         if let Some(known) = known.as_ref().filter(is_known) {
-            return known.clone();
+            return (known.clone(), None);
         }
+        let mut failed = None;
         let open = |name: &Name| -> Result<Forwarding> {
             let plain = self.objects.get(ObjectKind::Forwarding, name.as_str())?;
             Ok(Forwarding::from_bytes(&plain)?)
@@ -316,14 +337,19 @@ impl Packs {
                 }
                 Ok(_) => log::warn!("{} forwards another pack than its name says", listed.name),
                 Err(error) if error.is_missing() => {}
-                Err(error) => log::warn!("{error}"),
+                Err(error) => {
+                    log::warn!("{error}");
+                    if matches!(error, Error::Storage { .. }) {
+                        failed = Some(error);
+                    }
+                }
             }
         }
         let moved = Arc::new(moved);
         if !moved.is_empty() {
             self.moved.lock().keep(pack, moved.clone());
         }
-        moved
+        (moved, failed)
     }
 
     /// Searches the index: the last resort, once per blob.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use copal::storage::recorder::Op;
 use copal::storage::{Listed, Name, Settle, Storage};
@@ -23,21 +24,49 @@ pub(crate) enum Step<'a> {
 /// before them.
 pub(crate) type Waits = fn(Step<'_>, Option<Op>) -> bool;
 
-#[derive(Debug, Default)]
+/// Picks one of the actors that stand before a step.
+pub(crate) type Choose = Box<dyn FnMut(&[usize]) -> usize + Send>;
+
+/// A step that was taken: by whom, what, and the object or prefix. A settle has no name.
+pub(crate) type Taken = (usize, Option<Op>, String);
+
 struct Table {
-    /// Actors that stand before a step.
-    waiting: Vec<bool>,
+    /// How many threads of each actor stand before a step.
+    waiting: Vec<usize>,
     ended: Vec<bool>,
     /// Who may take a step now.
     turn: Option<usize>,
+    /// Whether somebody is taking it.
+    busy: bool,
     /// Steps after which an actor dies: every later call of it fails.
     lives: Vec<Option<u64>>,
+    choose: Choose,
+    taken: Vec<Taken>,
 }
 
-#[derive(Debug, Default)]
 struct Shared {
     table: Mutex<Table>,
-    changed: Condvar,
+    /// Each actor's turn has come.
+    come: Vec<Condvar>,
+}
+
+impl Shared {
+    /// Gives the turn to somebody, once every actor stands before a step or has ended. Whoever does not share his threads' work with another
+    /// actor runs alone, so that the order of steps is the whole schedule; the threads of one actor take its turns as they come.
+    fn pass(&self, table: &mut Table) {
+        let idle = |actor: usize| table.waiting[actor] > 0 || table.ended[actor];
+        let count = table.waiting.len();
+        if table.turn.is_some() || table.busy || !(0..count).all(idle) {
+            return;
+        }
+        let ready: Vec<usize> = (0..count).filter(|actor| table.waiting[*actor] > 0).collect();
+        if ready.is_empty() {
+            return;
+        }
+        let next = ready[(table.choose)(&ready) % ready.len()];
+        table.turn = Some(next);
+        self.come[next].notify_one();
+    }
 }
 
 /// One actor's way to the storage.
@@ -62,66 +91,78 @@ impl<S> Turn<S> {
         self.begun.store(true, Ordering::SeqCst);
     }
 
-    fn wait(&self, step: Step<'_>) -> io::Result<()> {
+    /// Which number this actor has.
+    pub(crate) fn actor(&self) -> usize {
+        self.actor
+    }
+
+    fn step<T>(&self, step: Step<'_>, take: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let mut table = self.shared.table.lock();
         let dead = |table: &Table| table.lives[self.actor] == Some(0);
         if dead(&table) {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        let op = if let Step::Call(op, _) = step { Some(op) } else { None };
+        let (op, name) = if let Step::Call(op, name) = step { (Some(op), name) } else { (None, "") };
         let before = std::mem::replace(&mut *self.last.lock(), op);
-        if !self.begun.load(Ordering::SeqCst) || !(self.waits)(step, before) {
-            return Ok(());
+        let taken = (self.actor, op, name.to_owned());
+        let begun = self.begun.load(Ordering::SeqCst);
+        if !begun || !(self.waits)(step, before) {
+            if begun {
+                table.taken.push(taken);
+            }
+            drop(table);
+            return take();
         }
-        table.waiting[self.actor] = true;
-        self.shared.changed.notify_all();
+        table.waiting[self.actor] += 1;
+        self.shared.pass(&mut table);
         while table.turn != Some(self.actor) {
-            self.shared.changed.wait(&mut table);
+            self.shared.come[self.actor].wait(&mut table);
         }
         table.turn = None;
-        table.waiting[self.actor] = false;
+        table.busy = true;
+        table.waiting[self.actor] -= 1;
+        table.taken.push(taken);
         if let Some(left) = &mut table.lives[self.actor] {
             *left -= 1;
         }
-        if dead(&table) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+        let died = dead(&table);
+        drop(table);
+        let done = if died { Err(io::ErrorKind::ConnectionAborted.into()) } else { take() };
+        let mut table = self.shared.table.lock();
+        table.busy = false;
+        self.shared.pass(&mut table);
+        done
     }
 }
 
 impl<S: Storage> Storage for Turn<S> {
     fn read(&self, name: &Name, limit: u64) -> io::Result<Vec<u8>> {
-        self.wait(Step::Call(Op::Read, name.as_str()))?;
-        self.inner.read(name, limit)
+        self.step(Step::Call(Op::Read, name.as_str()), || self.inner.read(name, limit))
     }
 
     fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.wait(Step::Call(Op::ReadRange, name.as_str()))?;
-        self.inner.read_range(name, offset, buf)
+        self.step(Step::Call(Op::ReadRange, name.as_str()), || self.inner.read_range(name, offset, buf))
     }
 
     fn len(&self, name: &Name) -> io::Result<u64> {
-        self.wait(Step::Call(Op::Len, name.as_str()))?;
-        self.inner.len(name)
+        self.step(Step::Call(Op::Len, name.as_str()), || self.inner.len(name))
     }
 
     fn put(&self, name: &Name, parts: &[&[u8]]) -> io::Result<()> {
-        self.wait(Step::Call(Op::Put, name.as_str()))?;
-        self.inner.put(name, parts)
+        self.step(Step::Call(Op::Put, name.as_str()), || self.inner.put(name, parts))
     }
 
     fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
-        self.wait(Step::Call(Op::List, prefix))?;
-        self.inner.list(prefix)
+        self.step(Step::Call(Op::List, prefix), || self.inner.list(prefix))
     }
 
     fn delete(&self, name: &Name) -> io::Result<()> {
-        self.wait(Step::Call(Op::Delete, name.as_str()))?;
-        self.inner.delete(name)
+        self.step(Step::Call(Op::Delete, name.as_str()), || self.inner.delete(name))
     }
 
     fn settle(&self) -> Settle {
         // The dead wait for nothing.
-        let _ = self.wait(Step::Settle);
-        self.inner.settle()
+        self.step(Step::Settle, || Ok(self.inner.settle())).unwrap_or(Settle::After(Duration::ZERO))
     }
 
     fn describe(&self) -> String {
@@ -129,78 +170,96 @@ impl<S: Storage> Storage for Turn<S> {
     }
 }
 
-/// What one actor does with its storage; returns whether it succeeded.
-pub(crate) type Act<S> = Box<dyn FnOnce(Arc<Turn<S>>) -> bool + Send>;
+/// What one actor does with its storage, and what comes of it: whether it succeeded, unless a test wants to know more.
+pub(crate) type Act<'a, S, T = bool> = Box<dyn FnOnce(Arc<Turn<S>>) -> T + Send + 'a>;
+
+/// Says that an actor has ended, even if it panicked.
+struct Ends(Arc<Shared>, usize);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let mut table = self.0.table.lock();
+        table.ended[self.1] = true;
+        self.0.pass(&mut table);
+    }
+}
 
 /// Runs the actors to their ends. `choose` picks one of those that stand before a step.
 pub(crate) fn run<S: Storage + Clone + 'static>(
     storage: &S,
     waits: Waits,
-    actors: Vec<Act<S>>,
+    actors: Vec<Act<'_, S>>,
     lives: Vec<Option<u64>>,
-    mut choose: impl FnMut(&[usize]) -> usize,
+    choose: impl FnMut(&[usize]) -> usize + Send + 'static,
 ) -> Vec<bool> {
-    let shared = Arc::new(Shared::default());
+    run_and_tell(storage, waits, actors, lives, Box::new(choose)).0
+}
+
+/// As [`run`]; also tells all steps that were taken.
+pub(crate) fn run_and_tell<S: Storage + Clone + 'static, T: Send>(
+    storage: &S,
+    waits: Waits,
+    actors: Vec<Act<'_, S, T>>,
+    lives: Vec<Option<u64>>,
+    choose: Choose,
+) -> (Vec<T>, Vec<Taken>) {
     let count = actors.len();
-    *shared.table.lock() =
-        Table { waiting: vec![false; count], ended: vec![false; count], turn: None, lives };
-    std::thread::scope(|scope| {
+    let table = Table {
+        waiting: vec![0; count],
+        ended: vec![false; count],
+        turn: None,
+        busy: false,
+        lives,
+        choose,
+        taken: Vec::new(),
+    };
+    let come = (0..count).map(|_| Condvar::new()).collect();
+    let shared = Arc::new(Shared { table: Mutex::new(table), come });
+    let results = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..)
             .zip(actors)
             .map(|(actor, act)| {
                 let (begun, last) = (AtomicBool::new(false), Mutex::default());
-                let shared_too = shared.clone();
-                let turn = Turn { inner: storage.clone(), actor, waits, begun, last, shared: shared_too };
-                let turn = Arc::new(turn);
-                let shared = shared.clone();
+                let turn = Turn { inner: storage.clone(), actor, waits, begun, last, shared: shared.clone() };
+                let ends = Ends(shared.clone(), actor);
                 scope.spawn(move || {
-                    let done = act(turn);
-                    shared.table.lock().ended[actor] = true;
-                    shared.changed.notify_all();
-                    done
+                    let _ends = ends;
+                    act(Arc::new(turn))
                 })
             })
             .collect();
-        loop {
-            let mut table = shared.table.lock();
-            let settled = |table: &Table| {
-                let idle = |actor: usize| table.waiting[actor] || table.ended[actor];
-                table.turn.is_none() && (0..count).all(idle)
-            };
-            while !settled(&table) {
-                // A panic in an actor would leave it neither waiting nor ended.
-                if threads.iter().any(std::thread::ScopedJoinHandle::is_finished) && !settled(&table) {
-                    let ended = table.ended.clone();
-                    let panicked =
-                        threads.iter().zip(ended).any(|(thread, ended)| thread.is_finished() && !ended);
-                    assert!(!panicked, "an actor panicked");
-                }
-                shared.changed.wait_for(&mut table, std::time::Duration::from_millis(50));
-            }
-            let ready: Vec<usize> = (0..count).filter(|actor| table.waiting[*actor]).collect();
-            if ready.is_empty() {
-                break;
-            }
-            table.turn = Some(ready[choose(&ready) % ready.len()]);
-            shared.changed.notify_all();
-        }
         threads.into_iter().map(|thread| thread.join().expect("no actor panics")).collect()
-    })
+    });
+    let taken = std::mem::take(&mut shared.table.lock().taken);
+    (results, taken)
+}
+
+/// The choices of one schedule, and how many there were to choose from at each.
+#[derive(Debug, Default)]
+struct Choices {
+    at: usize,
+    choices: Vec<usize>,
+    widths: Vec<usize>,
 }
 
 /// Calls `play` with every schedule: it hands its argument to [`run`] as `choose`. Returns how many there were.
-pub(crate) fn every_schedule(mut play: impl FnMut(&mut dyn FnMut(&[usize]) -> usize)) -> usize {
-    let mut choices: Vec<usize> = Vec::new();
+pub(crate) fn every_schedule(mut play: impl FnMut(Choose)) -> usize {
+    let shared = Arc::new(Mutex::new(Choices::default()));
     for schedules in 1.. {
-        let (mut at, mut widths) = (0, Vec::new());
-        play(&mut |ready| {
-            if at == choices.len() {
+        let played = shared.clone();
+        play(Box::new(move |ready| {
+            let Choices { at, choices, widths } = &mut *played.lock();
+            if *at == choices.len() {
                 choices.push(0);
             }
             widths.push(ready.len());
-            at += 1;
-            choices[at - 1]
-        });
+            *at += 1;
+            choices[*at - 1]
+        }));
+        let mut guard = shared.lock();
+        let Choices { at, choices, widths } = std::mem::take(&mut *guard);
+        guard.choices = choices;
+        let choices = &mut guard.choices;
         // The next one differs as late as possible.
         choices.truncate(at);
         while let Some(last) = choices.last_mut() {

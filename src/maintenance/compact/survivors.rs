@@ -1,6 +1,6 @@
 //! Copying what is still needed out of condemned packs, and saying where it went.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::sweep::Ground;
 use super::{Candidate, Compactor};
@@ -83,6 +83,7 @@ impl Compactor<'_> {
     /// What a compaction before this one forwarded to a pack that stays is not copied again.
     fn copy_pack(&self, pack: &Candidate, ground: &Ground, writer: &PackWriter) -> Result<Moves> {
         let mut moved = Moves::new();
+        let mut seen = HashSet::new();
         let repository = self.repository;
         let (from, entries) = match repository.packs().located_entries(pack.kind, pack.id) {
             // Another compactor was faster.
@@ -92,7 +93,8 @@ impl Compactor<'_> {
         let current = repository.keyring().current_epoch();
         let was_moved = !repository.packs().forwardings(pack.id).is_empty();
         for (number, entry) in entries.iter().enumerate() {
-            let needed = self.live.is_live(pack.number, number);
+            // A pack may hold two copies of a blob; its forwarding tells one place for both.
+            let needed = self.live.is_live(pack.number, number) && !seen.contains(&(entry.kind, entry.id));
             if !needed || (was_moved && self.is_forwarded(pack.id, entry, ground)) {
                 continue;
             }
@@ -110,6 +112,7 @@ impl Compactor<'_> {
                         .map_err(crate::repository::Error::from)?;
                     }
                     let to = writer.add(entry.kind, &entry.id, plain.len(), &sealed)?;
+                    seen.insert((entry.kind, entry.id));
                     moved.push((entry.kind, entry.id, to));
                     self.monitor.advanced(sealed.len() as u64, 0);
                 }

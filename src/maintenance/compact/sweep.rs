@@ -72,12 +72,12 @@ impl Compactor<'_> {
         let standings = self.walk_new()?;
         let mut doomed = Vec::new();
         for pack in packs {
-            if self.is_absent(pack_name(pack.kind, pack.id).as_str()) {
+            match self.is_needed(pack, &ground) {
                 // Another compactor was faster.
-            } else if self.is_needed(pack, &ground)? {
-                self.report.spared.push(pack.id);
-            } else {
-                doomed.push(Doomed::Pack(*pack));
+                _ if self.is_absent(pack_name(pack.kind, pack.id).as_str()) => {}
+                Ok(true) => self.report.spared.push(pack.id),
+                Ok(false) => doomed.push(Doomed::Pack(*pack)),
+                Err(error) => return Err(error),
             }
         }
         let standings: HashMap<ArchiveId, Stands> =
