@@ -77,10 +77,11 @@ fn is_mirrored(text: &str) -> bool {
     text == "config" || MIRRORED.contains(&folder)
 }
 
-/// Whether an object only stands for what somebody is doing, so that others may remove it once nothing is left of that.
+/// Whether an object only stands for what somebody is doing, or holds what is known anyway, so that others may remove it as soon as they see
+/// it.
 fn is_passing(object: &str) -> bool {
     let folder = object.split('/').next().unwrap_or_default();
-    ["sessions", CONDEMNED, INTENTS].contains(&folder)
+    ["sessions", "catalogue", CONDEMNED, INTENTS].contains(&folder)
 }
 
 impl Objects {

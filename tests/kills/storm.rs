@@ -45,6 +45,7 @@ fn whatever_is_killed_loses_nothing_and_succeeds_when_repeated() {
         assert!(sure.is_disjoint(&order.takes), "{at}");
         if again && killed % ROUND == 0 {
             field.assert_clean(&sure, &at);
+            println!("{killed} kills, {} archives", sure.len());
             now = field.verify(&sure, &at);
         }
     }
