@@ -111,7 +111,18 @@ pub struct Mount {
 
 impl Mount {
     /// Starts a server in the foreground and waits until it has mounted.
-    pub(crate) fn start(place: Arc<Place>, directory: PathBuf, mut command: Command) -> Self {
+    pub(crate) fn start(place: Arc<Place>, directory: PathBuf, command: Command) -> Self {
+        let what = format!("{command:?}");
+        Self::try_start(place, directory, command)
+            .unwrap_or_else(|ended| panic!("{what} ended:\n{}", ended.log()))
+    }
+
+    /// Starts a server in the foreground and waits until it has mounted, or has ended: that is an error.
+    pub(crate) fn try_start(
+        place: Arc<Place>,
+        directory: PathBuf,
+        mut command: Command,
+    ) -> Result<Self, Self> {
         let log = place.new_log();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).expect("log"));
         let child = command.spawn().expect("copal starts");
@@ -122,8 +133,7 @@ impl Mount {
             // A dead mount that still stands there does not answer this; its attributes may be cached.
             ended || mount.is_mounted() && rustix::fs::statvfs(&mount.directory).is_ok()
         });
-        assert!(!ended, "{command:?} ended:\n{}", mount.log());
-        mount
+        if ended { Err(mount) } else { Ok(mount) }
     }
 
     /// Takes a mount that a background server serves.

@@ -57,11 +57,21 @@ impl Sandbox {
         Self::with(false)
     }
 
-    fn with(encrypted: bool) -> Self {
+    /// Without a repository: the test makes its own.
+    #[must_use]
+    pub fn bare() -> Self {
+        Self::empty(false)
+    }
+
+    fn empty(encrypted: bool) -> Self {
         // The kernel's mount table shows paths without links.
         let parent = std::env::temp_dir().canonicalize().expect("the system's temporary directory");
         let dir = TempDir::with_prefix_in("copal-test-", parent).expect("temporary directory");
-        let sandbox = Self { place: Arc::new(Place::new(dir)), encrypted };
+        Self { place: Arc::new(Place::new(dir)), encrypted }
+    }
+
+    fn with(encrypted: bool) -> Self {
+        let sandbox = Self::empty(encrypted);
         let how = if encrypted { "passphrase" } else { "none" };
         run(sandbox.copal().args(["init", "--encryption", how]).arg(sandbox.repository()));
         sandbox
@@ -209,6 +219,16 @@ impl Sandbox {
         let directory = self.mountpoint(on);
         command.arg(&directory);
         Mount::start(self.place.clone(), directory, command)
+    }
+
+    /// Mounts the repository with a command that has arguments and an environment of its own; its server, if it ends instead.
+    ///
+    /// # Errors
+    /// The server that ended.
+    pub fn try_mount(&self, mut command: Command, on: &str) -> Result<Mount, Mount> {
+        let directory = self.mountpoint(on);
+        command.args(["mount", "-f"]).arg(self.repository()).arg(&directory);
+        Mount::try_start(self.place.clone(), directory, command)
     }
 
     /// Mounts a repository that lies elsewhere.
