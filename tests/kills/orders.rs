@@ -109,7 +109,7 @@ impl Order {
         assert_eq!(ended.code, 0, "{self:?}: {ended}");
         match self.kind {
             "create" => ids(&Value::Array(vec![ended.json()]), "id").collect(),
-            "undelete" => ids(&ended.json()["restored"], "id").collect(),
+            // One whose create was killed stays unconfirmed until a compaction confirms it.
             "copy" => ids(&ended.json()["archives"], "copy").collect(),
             _ => BTreeSet::new(),
         }
