@@ -153,6 +153,9 @@ pub fn retract(session: &Session<'_>, archive: ArchiveId) -> Result<()> {
     let objects = session.objects();
     let own: Vec<StateName> =
         session.restored.lock().iter().filter(|name| name.archive == archive).copied().collect();
+    // One that was never published is taken back by nothing: a deletion above it would win over what another one, who cannot have seen it, has
+    // restored since.
+    let own: Vec<StateName> = own.into_iter().filter(|name| !objects.is_absent(&name.to_string())).collect();
     let states = believable(list_states(objects, archive)?);
     let other = states.into_iter().rfind(|name| name.kind == ChangeKind::Deleted && !own.contains(name));
     let is_restored = match other {

@@ -1,6 +1,6 @@
 //! Several actors on one storage, one storage call at a time, in an order that a test chooses.
 //!
-//! Each actor runs in a thread and works through a [`Turn`], whose calls wait until the schedule says that this actor goes on. So a
+//! Each actor runs in a thread, or several, and works through a [`Turn`], whose calls wait until the schedule says that this actor goes on. So a
 //! schedule is a list of actors, and all schedules can be walked through ([`every_schedule`]) or drawn ([`Random`]).
 
 use std::fmt;
@@ -51,8 +51,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// Gives the turn to somebody, once every actor stands before a step or has ended. Whoever does not share his threads' work with another
-    /// actor runs alone, so that the order of steps is the whole schedule; the threads of one actor take its turns as they come.
+    /// Gives the turn to somebody, once every actor stands before a step or has ended: so one actor works at a time, and who goes on is all
+    /// that decides. Where an actor has several threads, they take its turns as they come.
     fn pass(&self, table: &mut Table) {
         let idle = |actor: usize| table.waiting[actor] > 0 || table.ended[actor];
         let count = table.waiting.len();
@@ -89,11 +89,6 @@ impl<S> Turn<S> {
     /// From now on steps wait. What comes before, all actors have done before the first step of any.
     pub(crate) fn begin(&self) {
         self.begun.store(true, Ordering::SeqCst);
-    }
-
-    /// Which number this actor has.
-    pub(crate) fn actor(&self) -> usize {
-        self.actor
     }
 
     fn step<T>(&self, step: Step<'_>, take: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
