@@ -632,6 +632,18 @@ fn an_undelete_that_fails_takes_back_only_what_it_said_itself() {
     }
 }
 
+/// A deletion that takes back what was never there could undo what another client has reported as done meanwhile.
+#[test]
+fn a_restoration_that_was_never_published_is_not_retracted() {
+    let scene = Scene::new();
+    let storage = scene.with_deleted();
+    let before = states(&storage, scene.ids[1]);
+    let faults = Faults::new(storage.clone());
+    faults.fail_nth(Op::Put, "states/", 1, std::io::ErrorKind::TimedOut);
+    restore(faults, scene.ids[1]).expect_err("its put fails");
+    assert_eq!(states(&storage, scene.ids[1]), before);
+}
+
 #[test]
 fn two_undeletes_at_once_both_succeed() {
     let scene = Scene::new();

@@ -25,7 +25,7 @@ const WALK_CACHE: usize = 8 << 20;
 /// How often an archive is restored again because another client restored it at the same time and might retract that.
 const MAX_TRIES: usize = 5;
 
-/// Brings an archive back. When this returns, the archive is shown, confirmed and whole as far as packs go; after an error it is deleted as it
+/// Brings an archive back. When this returns, the archive is shown and whole as far as packs go, and confirmed unless its create died before that; after an error it is deleted as it
 /// was before. It may have been restored already by somebody who died before confirming that.
 ///
 /// # Errors
