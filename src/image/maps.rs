@@ -10,7 +10,7 @@ use crate::format::FormatError;
 use crate::format::location::Location;
 use crate::format::node::{self, Child, Node};
 use crate::format::span_map::{self, SpanMap};
-use crate::id::BlobId;
+use crate::id::{BlobId, PackId};
 use crate::repository::{Error, Repository};
 
 /// A span map with the places of its chunks.
@@ -32,12 +32,19 @@ pub(super) struct LocatedNode {
 /// A child found in a node, and where it lies.
 pub(super) type Found = (Child, Location);
 
+/// A node or map where it lies: the same one elsewhere may hint at other places for what is beneath it, and only they may be right.
+type Place = (BlobId, PackId, u32);
+
+fn place(id: &BlobId, at: Location) -> Place {
+    (*id, at.pack.id, at.offset)
+}
+
 /// Reads trees and maps, through caches of their own so that no flood of chunks displaces them.
 #[derive(Debug)]
 pub struct Maps {
     repository: Arc<Repository>,
-    nodes: Cache<BlobId, Arc<LocatedNode>, Error>,
-    maps: Cache<BlobId, Arc<LocatedMap>, Error>,
+    nodes: Cache<Place, Arc<LocatedNode>, Error>,
+    maps: Cache<Place, Arc<LocatedMap>, Error>,
 }
 
 impl Maps {
@@ -91,7 +98,7 @@ impl Maps {
         child: &Child,
         location: Location,
     ) -> Result<Arc<LocatedNode>, Arc<Error>> {
-        let node = self.nodes.get_or_load(child.id, || {
+        let node = self.nodes.get_or_load(place(&child.id, location), || {
             let plain = self.repository.packs().read(BlobKind::Node, &child.id, location)?;
             let (node, locations) = node::from_bytes(&plain)?;
             let bytes = node.children.len() * (size_of::<Child>() + size_of::<Location>());
@@ -110,7 +117,7 @@ impl Maps {
         child: &Child,
         at: Location,
     ) -> Result<Arc<LocatedMap>, Arc<Error>> {
-        let map = self.maps.get_or_load(child.id, || {
+        let map = self.maps.get_or_load(place(&child.id, at), || {
             let plain = self.repository.packs().read(BlobKind::SpanMap, &child.id, at)?;
             let (map, locations) = span_map::from_bytes(&plain)?;
             let bytes = plain.len() + locations.len() * size_of::<Location>();
