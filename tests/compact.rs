@@ -562,3 +562,25 @@ fn a_full_storage_gives_back_space_through_its_reserve() {
     assert_eq!(storage.len(&reserve).expect("set aside again"), 1 << 20);
     assert_quiet(&storage, "full");
 }
+
+/// A compaction that relies on what a killed one left must not rely on half of it.
+#[test]
+fn half_stored_forwardings_are_completed() {
+    let scene = Scene::new();
+    scene.delete(&[0]);
+    let options = CompactOptions { threshold: 1, ..CompactOptions::default() };
+    run(scene.storage.clone(), options).expect("compact");
+    let moved = names(&scene.storage, "moved");
+    let copy = |name: &str| copal::storage::Name::new(name).expect("a name");
+    let whole: Vec<_> =
+        moved.iter().map(|name| scene.storage.read(&copy(name), u64::MAX).expect("read")).collect();
+    for lost in ["mirror/", ""] {
+        for name in moved.iter().filter(|name| name.starts_with("mirror/") != lost.is_empty()) {
+            scene.storage.delete(&copy(name)).expect("delete");
+        }
+        run(scene.storage.clone(), options).expect("compact");
+        let again: Vec<_> =
+            moved.iter().map(|name| scene.storage.read(&copy(name), u64::MAX).expect("both")).collect();
+        assert!(again == whole, "without {lost:?}");
+    }
+}

@@ -59,6 +59,11 @@ pub(super) fn report(error: &anyhow::Error) -> Exit {
 
 /// What to do about an error of the system, where that is not said already.
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    if is_lost(error) {
+        return Some(
+            "'copal mount' serves all the rest and gives an error just there; 'copal check' names what is damaged",
+        );
+    }
     let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>())?.kind();
     let in_repository = error.downcast_ref::<repository::Error>().is_some()
         || matches!(error.downcast_ref(), Some(archiver::Error::Repository(_) | archiver::Error::Image(_)))
@@ -77,6 +82,14 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
             Some("run this as the user who owns the repository, or as root")
         }
         _ => None,
+    }
+}
+
+/// Whether an image could not be read because a part of it is lost.
+fn is_lost(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<archiver::Error>() {
+        Some(archiver::Error::Image(error)) => matches!(**error, repository::Error::LostBlob { .. }),
+        _ => false,
     }
 }
 

@@ -21,8 +21,8 @@ use super::live::Live;
 use super::sessions::{self, Cleared};
 use crate::format::envelope::ObjectKind;
 use crate::format::msgpack;
-use crate::format::protocol::Condemned;
-use crate::id::{ArchiveId, Nonce16, PackId, SessionId};
+use crate::format::protocol::{Condemned, LostList};
+use crate::id::{ArchiveId, BlobId, Nonce16, PackId, SessionId};
 use crate::repository::archives::{chain, read_record, refresh_catalogue};
 use crate::repository::guards::{condemned_lists, condemned_name, intent_name, intents};
 use crate::repository::liveness::{ListedSession, list_sessions};
@@ -107,8 +107,11 @@ pub fn compact(
     }
     if options.dry_run {
         let inventory = Inventory::read(repository, stop)?;
-        return Compactor::survey(repository, SessionId([0; 16]), &inventory, options, stop, monitor)
-            .map(|compactor| compactor.report);
+        let mut compactor =
+            Compactor::survey(repository, SessionId([0; 16]), &inventory, options, stop, monitor)?;
+        let candidates = compactor.report.plan.candidates.clone();
+        compactor.split(&candidates, &[])?;
+        return Ok(compactor.report);
     }
     repository.objects().allow_reserve();
     let session = Session::begin(repository, "compact")?;
@@ -144,6 +147,8 @@ struct Compactor<'a> {
     live: Live<'a>,
     /// Archives whose needs are in `live`.
     walked: HashSet<ArchiveId>,
+    /// Maps and nodes that a repair has found lost.
+    given_up: HashSet<BlobId>,
     /// Archives that may go, deleted or withdrawn.
     removable: Vec<ArchiveId>,
     report: Compacted,
@@ -161,9 +166,20 @@ impl<'a> Compactor<'a> {
     ) -> Result<Self> {
         let live = Live::new(repository, inventory)?;
         let report = Compacted::default();
-        let (walked, removable) = (HashSet::new(), Vec::new());
-        let mut compactor =
-            Self { repository, session, inventory, options, stop, monitor, live, walked, removable, report };
+        let (walked, removable, given_up) = (HashSet::new(), Vec::new(), given_up(repository)?);
+        let mut compactor = Self {
+            repository,
+            session,
+            inventory,
+            options,
+            stop,
+            monitor,
+            live,
+            walked,
+            given_up,
+            removable,
+            report,
+        };
         let standings = compactor.walk_new()?;
         let gone = standings.iter().filter(|stands| stands.standing != Standing::Kept);
         compactor.removable = gone.map(|stands| stands.archive).collect();
@@ -188,7 +204,8 @@ impl<'a> Compactor<'a> {
                 Err(error) => return Err(unknown(chain(&error))),
             };
             let lost = self.live.add(&record)?;
-            if let Some(lost) = lost.first() {
+            // What a repair has given up is needed by nobody who could have it.
+            if let Some(lost) = lost.iter().find(|lost| !self.given_up.contains(&lost.id)) {
                 return Err(unknown(chain(&lost.error)));
             }
             self.walked.insert(stands.archive);
@@ -294,6 +311,7 @@ impl<'a> Compactor<'a> {
                 self.sweep(&[], &archives, &moved)?;
             }
         }
+        self.complete_forwardings()?;
         self.shorten_ways()?;
         let mut rest = half;
         while !rest.is_empty() {
@@ -361,4 +379,18 @@ impl<'a> Compactor<'a> {
     fn is_absent(&self, object: &str) -> bool {
         self.repository.objects().is_absent(object)
     }
+}
+
+/// Blobs that repairs have listed as lost.
+fn given_up(repository: &Repository) -> Result<HashSet<BlobId>> {
+    let objects = repository.objects();
+    let mut ids = HashSet::new();
+    for listed in objects.list("lost")? {
+        let plain = objects.get(ObjectKind::Lost, listed.name.as_str());
+        match plain.and_then(|plain| Ok(LostList::from_bytes(&plain)?)) {
+            Ok(list) => ids.extend(list.blobs.iter().map(|blob| blob.id)),
+            Err(error) => log::warn!("{}", chain(&error)),
+        }
+    }
+    Ok(ids)
 }

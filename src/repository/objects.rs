@@ -1,6 +1,6 @@
 //! Objects that are sealed one by one, and the second copy of those that are stored twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -38,6 +38,17 @@ pub struct Objects {
     keyring: Arc<Keyring>,
     mirror: bool,
     reserve: Arc<Mutex<Reserve>>,
+}
+
+/// An object of which one copy is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HalfStored {
+    /// The object.
+    pub object: String,
+    /// The copy that is there.
+    pub there: Name,
+    /// The other one.
+    pub missing: Name,
 }
 
 /// What a put may do about the reserve when it finds the storage full.
@@ -206,6 +217,54 @@ impl Objects {
             }
         }
         *reserve == Reserve::Gone
+    }
+
+    /// Objects of a folder of which one of two copies is not listed.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn half_stored(&self, folder: &str) -> Result<Vec<HalfStored>> {
+        if !self.mirror {
+            return Ok(Vec::new());
+        }
+        let list = |prefix: &str| -> Result<BTreeSet<String>> {
+            let listed = self.storage.list(prefix).map_err(self.failed("list", prefix))?;
+            Ok(listed.into_iter().map(|listed| listed.name.to_string()).collect())
+        };
+        let first = list(folder)?;
+        let second: BTreeSet<String> = list(&format!("{MIRROR}{folder}"))?
+            .iter()
+            .filter_map(|copy| copy.strip_prefix(MIRROR).map(str::to_owned))
+            .collect();
+        let half = |object: &String| {
+            let (own, copy) = (name(object), mirror_name(&name(object)));
+            let (there, missing) = if first.contains(object) { (own, copy) } else { (copy, own) };
+            HalfStored { object: object.clone(), there, missing }
+        };
+        Ok(first.symmetric_difference(&second).map(half).collect())
+    }
+
+    /// Stores the copy that is missing, as the other one is.
+    ///
+    /// # Errors
+    /// [`Error::Storage`]; that the object is gone meanwhile is none.
+    pub fn complete(&self, half: &HalfStored, limit: u64) -> Result<()> {
+        let bytes = match self.storage.read(&half.there, limit) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            bytes => bytes.map_err(self.failed("read", half.there.as_str()))?,
+        };
+        self.put_once(&half.missing, &[&bytes]).map_err(self.failed("write", half.missing.as_str()))
+    }
+
+    /// Takes back what [`Self::complete`] stored.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn undo(&self, half: &HalfStored) -> Result<()> {
+        match self.storage.delete(&half.missing) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done.map_err(self.failed("delete", half.missing.as_str())),
+        }
     }
 
     /// Lists a folder: the union of both places. Lengths are those of the first copy where there is one.

@@ -360,7 +360,11 @@ pub fn change(
     let slot = [slot];
     let mut removed = Vec::new();
     for old in old {
-        remove(repository, &slot, old.id)?;
+        match remove(repository, &slot, old.id) {
+            // Somebody else has just removed it: the new one opens all the same.
+            Err(super::Error::Slot(SlotError::Unknown { .. })) => {}
+            done => drop(done?),
+        }
         removed.push(old.id);
     }
     let [slot] = slot;

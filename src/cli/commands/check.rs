@@ -279,14 +279,14 @@ fn notes(report: &Report, stale: usize) -> Vec<String> {
     let unreferenced = notes.unreferenced_blobs;
     if unreferenced.count > 0 {
         lines.push(format!(
-            "unreferenced: {} packs, {} in all; 'copal compact' frees them",
+            "unreferenced: {} packs, {} in all; 'copal compact' frees whole packs, and parts of others that are worth it",
             notes.unreferenced_packs.count,
             size(unreferenced.bytes)
         ));
     }
     if notes.unindexed_packs.count > 0 {
         lines.push(format!(
-            "{} packs with {} were left by an interrupted command",
+            "{} packs with {} belong to a running command, or were left by an interrupted one",
             notes.unindexed_packs.count,
             size(notes.unindexed_packs.bytes)
         ));

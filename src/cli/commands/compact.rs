@@ -105,7 +105,7 @@ fn waits(waiting: &Waiting) -> String {
     };
     let silent = session.heartbeat.saturating_add(i64::try_from(SILENCE.as_nanos()).unwrap_or(i64::MAX));
     format!(
-        "'{}' on {} (process {}, {}, begun {}) ends; then compact again. If it died, {} at the latest; --now does not wait",
+        "{what}'{}' on {} (process {}, {}, begun {}) ends; then compact again. If it died, {} at the latest; --now does not wait",
         output::escaped(session.what.as_bytes()),
         output::escaped(session.host.as_bytes()),
         session.pid,

@@ -83,9 +83,13 @@ fn other(argument: &OsStr, repository: &Path) -> anyhow::Result<String> {
 /// What A and B have under one name.
 type Pair<'a> = [Option<&'a Member>; 2];
 
-/// The members of B with those of A of the same name, then what only A has.
+/// The members of B with those of A of the same name, then what only A has; where both have one member only, these two.
 fn pairs<'a>(records: &'a [ArchiveRecord; 2], only: Option<&str>) -> anyhow::Result<Vec<Pair<'a>>> {
     let [a, b] = records;
+    if let ([a], [b], None) = (&a.members[..], &b.members[..], only) {
+        // One disk each, whatever its snapshot was called.
+        return Ok(vec![[Some(a), Some(b)]]);
+    }
     let find = |record: &'a ArchiveRecord, name: &str| {
         record.members.iter().find(|member| member.name.as_str() == name)
     };

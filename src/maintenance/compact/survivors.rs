@@ -13,6 +13,7 @@ use crate::format::protocol::Forwarding;
 use crate::id::{BlobId, Nonce16, PackId};
 use crate::maintenance::error::{Error, Result};
 use crate::repository::archives::chain;
+use crate::repository::guards::intents;
 use crate::repository::index::publish_segments;
 use crate::repository::packer::{PackWriter, StoredPack};
 use crate::repository::packs::moved_folder;
@@ -47,6 +48,27 @@ impl Compactor<'_> {
             moves.entry(*pack).or_default().push((*kind, *id, *at));
         }
         self.publish_moves(moves)
+    }
+
+    /// Stores second copies of forwardings, and first ones, that a compaction did not get to which was killed: this one relies on them.
+    pub(super) fn complete_forwardings(&self) -> Result<()> {
+        let objects = self.repository.objects();
+        let named = || -> Result<HashSet<String>> {
+            Ok(intents(objects)?.into_iter().flat_map(|(_, intent)| intent.moved).collect())
+        };
+        let going = named()?;
+        let half = objects.half_stored("moved")?;
+        let half: Vec<_> = half.into_iter().filter(|copy| !going.contains(&copy.object)).collect();
+        for copy in &half {
+            objects.complete(copy, ObjectKind::Forwarding.stored_limit())?;
+        }
+        if half.is_empty() {
+            return Ok(());
+        }
+        objects.settle();
+        let going = named()?;
+        half.iter().filter(|copy| going.contains(&copy.object)).try_for_each(|copy| objects.undo(copy))?;
+        Ok(())
     }
 
     fn publish_moves(&self, moves: HashMap<PackId, Moves>) -> Result<()> {
