@@ -97,16 +97,6 @@ pub fn believable(mut names: Vec<StateName>) -> Vec<StateName> {
     believable
 }
 
-/// The states that count, one for each kind of change, out of all that are listed for one archive.
-#[must_use]
-pub fn winners(names: Vec<StateName>) -> Vec<StateName> {
-    let mut winners: std::collections::BTreeMap<ChangeKind, StateName> = std::collections::BTreeMap::new();
-    believable(names).into_iter().for_each(|name| {
-        winners.insert(name.kind, name);
-    });
-    winners.into_values().collect()
-}
-
 /// The content of a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchiveState {
@@ -191,10 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_counter_then_nonce_wins_per_kind() {
+    fn the_highest_counter_then_nonce_wins_if_it_can_be_believed() {
         use ChangeKind::{Deleted, Name};
-        let all = vec![name(1, Deleted, 9), name(2, Deleted, 1), name(2, Deleted, 3), name(1, Name, 0)];
-        assert_eq!(winners(all), vec![name(2, Deleted, 3), name(1, Name, 0)]);
-        assert_eq!(winners(vec![name(1, Deleted, 1), name(u64::MAX, Deleted, 1)]), vec![name(1, Deleted, 1)]);
+        let all = vec![name(1, Deleted, 9), name(2, Deleted, 3), name(2, Deleted, 1), name(1, Name, 0)];
+        let ranked = [name(1, Name, 0), name(1, Deleted, 9), name(2, Deleted, 1), name(2, Deleted, 3)];
+        assert_eq!(believable(all), ranked);
+        let leap = vec![name(1, Deleted, 1), name(u64::MAX, Deleted, 1)];
+        assert_eq!(believable(leap), [name(1, Deleted, 1)]);
     }
 }

@@ -10,7 +10,7 @@ use crate::format::envelope::ObjectKind;
 use crate::format::limits::MAX_CATALOGUE_ENTRIES;
 use crate::format::name::ArchiveName;
 use crate::format::record::{ArchiveRecord, Origin};
-use crate::format::state::{ArchiveState, ChangeKind, StateName, winners};
+use crate::format::state::{ArchiveState, ChangeKind, StateName, believable};
 use crate::id::{ArchiveId, Nonce16, RepositoryId, SessionId};
 
 /// A create absorbs older catalogue segments while its own stays within this many bytes.
@@ -139,14 +139,11 @@ pub fn list_all(objects: &Objects) -> Result<Listing> {
 /// # Errors
 /// [`Error::Storage`], [`Error::Damaged`], [`Error::Format`].
 pub fn is_deleted(objects: &Objects, archive: ArchiveId) -> Result<bool> {
-    for winner in winners(list_states(objects, archive)?) {
-        match winner.kind {
-            ChangeKind::Withdrawn => return Ok(true),
-            ChangeKind::Deleted => return Ok(read_state(objects, &winner)?.deleted == Some(true)),
-            _ => {}
-        }
+    let states = believable(list_states(objects, archive)?);
+    if states.iter().any(|state| state.kind == ChangeKind::Withdrawn) {
+        return Ok(true);
     }
-    Ok(false)
+    Ok(deletion(objects, &states)?.is_some_and(|(_, state)| state.deleted == Some(true)))
 }
 
 /// The states that are listed for one archive, in no order.
@@ -220,8 +217,8 @@ fn load(objects: &Objects) -> Result<Loaded> {
     }
     let mut doubtful = HashSet::new();
     entries.retain(|id, entry| {
-        let winning = winners(by_archive.remove(id).unwrap_or_default());
-        match refresh_states(objects, entry, &winning) {
+        let states = believable(by_archive.remove(id).unwrap_or_default());
+        match refresh_states(objects, entry, states) {
             States::Known => true,
             States::Doubtful => {
                 doubtful.insert(*id);
@@ -304,32 +301,55 @@ enum States {
 }
 
 /// Leaves just the winning states, opening those that the catalogue does not have.
-fn refresh_states(objects: &Objects, entry: &mut CatalogueEntry, winning: &[StateName]) -> States {
+fn refresh_states(objects: &Objects, entry: &mut CatalogueEntry, listed: Vec<StateName>) -> States {
     let known = std::mem::take(&mut entry.states);
+    let mut settled = HashSet::new();
     let mut found = States::Known;
-    for winner in winning {
-        let name = winner.to_string();
-        let state = known.iter().find(|known| known.name == name).map(|known| known.state.clone());
-        let state = state.map_or_else(|| read_state(objects, winner), Ok);
-        match state {
-            Ok(state) => entry.states.push(KnownState { name, state }),
-            Err(error) => {
-                let record = error.is_missing().then(|| read_record(objects, entry.id));
-                if record.is_some_and(|record| record.is_err_and(|error| error.is_missing())) {
+    for state in listed.into_iter().rev() {
+        if settled.contains(&state.kind) {
+            continue;
+        }
+        let name = state.to_string();
+        let known = known.iter().find(|known| known.name == name).map(|known| known.state.clone());
+        match known.map_or_else(|| read_state(objects, &state), Ok) {
+            Ok(content) => entry.states.push(KnownState { name, state: content }),
+            Err(error) if error.is_missing() => {
+                if read_record(objects, entry.id).is_err_and(|error| error.is_missing()) {
                     return States::Gone;
                 }
+                // Retracted since it was listed: the next one counts.
+                continue;
+            }
+            Err(error) => {
                 log::error!(
                     "{name} cannot be applied: {}; archive {} ({}) is shown without what it says{}",
                     chain(&error),
                     entry.id,
                     entry.name,
-                    if winner.kind == ChangeKind::Deleted { ", and may have been deleted" } else { "" },
+                    if state.kind == ChangeKind::Deleted { ", and may have been deleted" } else { "" },
                 );
                 found = States::Doubtful;
             }
         }
+        settled.insert(state.kind);
     }
     found
+}
+
+/// The state that decides whether an archive is deleted, of those that are [`believable`], and what it says. One that was removed after it
+/// was listed is passed over: only what is retracted goes before its record does.
+///
+/// # Errors
+/// [`Error::Storage`], and what is wrong with the state.
+pub(super) fn deletion(objects: &Objects, states: &[StateName]) -> Result<Option<(StateName, ArchiveState)>> {
+    for name in states.iter().rev().filter(|name| name.kind == ChangeKind::Deleted) {
+        match read_state(objects, name) {
+            Ok(state) => return Ok(Some((*name, state))),
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 pub(super) fn read_state(objects: &Objects, name: &StateName) -> Result<ArchiveState> {

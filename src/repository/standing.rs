@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::archives::{chain, record_name};
+use super::archives::{chain, deletion};
 use super::error::Result;
 use super::objects::Objects;
-use crate::format::envelope::ObjectKind;
-use crate::format::state::{ArchiveState, ChangeKind, StateName, winners};
+use crate::format::state::{ChangeKind, StateName, believable};
 use crate::id::ArchiveId;
 
 /// What became of an archive.
@@ -54,19 +53,11 @@ fn standing(objects: &Objects, states: &[StateName]) -> Standing {
     if states.iter().any(|state| state.kind == ChangeKind::Withdrawn) {
         return Standing::Withdrawn;
     }
-    let winners = winners(states.to_vec());
-    let Some(name) = winners.iter().find(|state| state.kind == ChangeKind::Deleted) else {
-        return Standing::Kept;
-    };
-    let plain = objects.get(ObjectKind::State, &name.to_string());
-    match plain.and_then(|plain| Ok(ArchiveState::from_bytes(name, &plain)?)) {
-        Ok(state) if state.deleted == Some(true) => Standing::Deleted,
+    match deletion(objects, &believable(states.to_vec())) {
+        Ok(Some((_, state))) if state.deleted == Some(true) => Standing::Deleted,
         Ok(_) => Standing::Kept,
         Err(error) => {
-            // Another compactor removes states once their record is gone.
-            if !error.is_missing() || !objects.is_absent(&record_name(name.archive)) {
-                log::warn!("{}; its archive is kept", chain(&error));
-            }
+            log::warn!("{}; its archive is kept", chain(&error));
             Standing::Kept
         }
     }

@@ -4,7 +4,7 @@
 //! needs no confirmation but for a restoration, which relies on packs: `maintenance::undelete` has the order for that.
 
 use super::Repository;
-use super::archives::{chain, list_states, read_state, refresh_catalogue};
+use super::archives::{chain, deletion, list_states, refresh_catalogue};
 use super::error::{Error, Result};
 use super::objects::Objects;
 use super::reserve;
@@ -156,13 +156,10 @@ pub fn retract(session: &Session<'_>, archive: ArchiveId) -> Result<()> {
     // One that was never published is taken back by nothing: a deletion above it would win over what another one, who cannot have seen it, has
     // restored since.
     let own: Vec<StateName> = own.into_iter().filter(|name| !objects.is_absent(&name.to_string())).collect();
-    let states = believable(list_states(objects, archive)?);
-    let other = states.into_iter().rfind(|name| name.kind == ChangeKind::Deleted && !own.contains(name));
-    let is_restored = match other {
-        Some(other) => read_state(objects, &other)?.deleted == Some(false),
-        // It never was deleted.
-        None => true,
-    };
+    let mut others = believable(list_states(objects, archive)?);
+    others.retain(|name| !own.contains(name));
+    // Without any it never was deleted.
+    let is_restored = deletion(objects, &others)?.is_none_or(|(_, other)| other.deleted == Some(false));
     for name in &own {
         if is_restored {
             objects.delete(&name.to_string())?;
@@ -196,11 +193,11 @@ pub fn outcome(session: &Session<'_>, restored: &StateName) -> Result<Outcome> {
     if states.iter().any(|name| name.kind == ChangeKind::Withdrawn) {
         return Ok(Outcome::Contradicted);
     }
-    match states.into_iter().rfind(|name| name.kind == ChangeKind::Deleted) {
-        Some(winner) if winner == *restored => Ok(Outcome::Wins),
-        Some(winner) if read_state(objects, &winner)?.deleted == Some(false) => Ok(Outcome::Outdone),
-        _ => Ok(Outcome::Contradicted),
-    }
+    Ok(match deletion(objects, &states)? {
+        Some((winner, _)) if winner == *restored => Outcome::Wins,
+        Some((_, state)) if state.deleted == Some(false) => Outcome::Outdone,
+        _ => Outcome::Contradicted,
+    })
 }
 
 /// A restoration's nonce is even, and that of its retraction the next one.

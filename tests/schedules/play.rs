@@ -363,8 +363,7 @@ fn note(book: &mut Book, parts: &[Part], ends: &[(End, bool)]) -> Result<(), Str
         let (was_kept, was_gone) = (book.kept.remove(&target), book.gone.remove(&target));
         let restored = undeletes.iter().any(|(end, _)| *end == End::Done);
         let untouched = |ends: &[&(End, bool)]| ends.iter().all(|(end, struck)| !struck && *end != End::Done);
-        // Two undeletes that both give up may leave one's restoration behind where lists lag: a known gap (docs/roadmap.md).
-        let still_gone = deletes.is_empty() && was_gone && undeletes.len() < 2 && untouched(&undeletes);
+        let still_gone = deletes.is_empty() && was_gone && untouched(&undeletes);
         if deletes.is_empty() && (restored || was_kept) {
             book.kept.insert(target);
         } else if still_gone || undeletes.is_empty() && deletes.iter().all(|(end, _)| *end == End::Done) {

@@ -3,7 +3,7 @@
 use copal::format::catalogue::SegmentName;
 use copal::format::msgpack;
 use copal::format::name::ArchiveName;
-use copal::format::state::{StateName, winners};
+use copal::format::state::{StateName, believable};
 use copal::id::{ArchiveId, BlobId};
 use copal::storage::Name;
 
@@ -14,7 +14,7 @@ pub(super) fn all(input: &[u8]) -> bool {
     let object = object_name(text);
     let state = StateName::parse(text).inspect(|name| assert_eq!(name.to_string(), text));
     if let Some(state) = state {
-        assert!(winners(vec![state, state]).len() <= 1);
+        assert!(believable(vec![state]).len() <= 1);
     }
     let segment = SegmentName::parse(text).inspect(|name| assert_eq!(name.to_string(), text));
     let id = text.parse::<ArchiveId>().inspect(|id| assert_eq!(id.to_string(), text));
