@@ -3,7 +3,7 @@
 //! A location counts, not an id: of two copies of a chunk, only that is live which a map, or a forwarding of what a map names, points at.
 //! Bits are never taken back, so that what was live when a walk began stays so. Memory: a bit for each blob, 24 bytes for each map.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ struct Needs<'a> {
     /// Packs that live maps, nodes, records and forwardings name, whether they are there or not.
     named: HashSet<PackId>,
     /// Forwardings that were listed, by the packs that they are about.
-    retired: HashMap<PackId, HashSet<String>>,
+    retired: HashMap<PackId, BTreeSet<String>>,
     forwardings: LruCache<PackId, Arc<Vec<Moved>>>,
     /// Blobs that many forwardings lead to: from which pack, and where they lie.
     distant: BTreeMap<(PackId, BlobKind, BlobId), Location>,
@@ -270,11 +270,13 @@ impl Needs<'_> {
         found
     }
 
+    /// The forwardings of a pack, of those that were listed: what [`Live::refresh`] takes for known must have been followed.
     fn forwardings(&mut self, pack: PackId) -> Arc<Vec<Moved>> {
         if let Some(known) = self.forwardings.get(&pack) {
             return known.clone();
         }
-        let moved = self.repository.packs().all_forwardings(pack).unwrap_or_else(|error| {
+        let names = self.retired.get(&pack).into_iter().flatten().map(String::as_str);
+        let moved = self.repository.packs().named_forwardings(pack, names).unwrap_or_else(|error| {
             self.failed = Some(error);
             Arc::default()
         });

@@ -296,46 +296,52 @@ impl Packs {
     /// All readable forwardings of a retired pack, as they are listed now.
     #[must_use]
     pub fn forwardings(&self, pack: PackId) -> Arc<Vec<Moved>> {
-        self.find_forwardings(pack).0
+        match self.objects.list(&moved_folder(pack)) {
+            Ok(listed) => self.read_forwardings(pack, listed.iter().map(|listed| listed.name.as_str())).0,
+            Err(_) => Arc::default(),
+        }
     }
 
-    /// As [`Self::forwardings`], for those who delete what nothing leads to: a forwarding that could not be asked for is not one that is not
-    /// there. One that is damaged leads nobody anywhere.
+    /// Those forwardings of a retired pack that have these names, but for the ones that are gone. For those who delete what nothing leads to:
+    /// another list than the one they know of might show less, and a forwarding that could not be asked for is not one that is not there.
+    /// One that is damaged leads nobody anywhere.
     ///
     /// # Errors
     /// [`Error::Storage`].
-    pub fn all_forwardings(&self, pack: PackId) -> Result<Arc<Vec<Moved>>> {
-        match self.find_forwardings(pack) {
+    pub fn named_forwardings<'a>(
+        &self,
+        pack: PackId,
+        names: impl Iterator<Item = &'a str>,
+    ) -> Result<Arc<Vec<Moved>>> {
+        match self.read_forwardings(pack, names) {
             (moved, None) => Ok(moved),
             (_, Some(error)) => Err(error),
         }
     }
 
     /// Forwardings, and what kept others from being read.
-    fn find_forwardings(&self, pack: PackId) -> (Arc<Vec<Moved>>, Option<Error>) {
-        let listed = match self.objects.list(&moved_folder(pack)) {
-            Ok(listed) => listed,
-            Err(error) => return (Arc::default(), Some(error)),
-        };
+    fn read_forwardings<'a>(
+        &self,
+        pack: PackId,
+        names: impl Iterator<Item = &'a str>,
+    ) -> (Arc<Vec<Moved>>, Option<Error>) {
+        let names: Vec<&str> = names.collect();
         let known = self.known_forwardings(pack);
-        let is_known = |known: &&Arc<Vec<Moved>>| {
-            known.len() == listed.len() && known.iter().zip(&listed).all(|(a, b)| a.name == b.name.as_str())
-        };
-        if let Some(known) = known.as_ref().filter(is_known) {
-            return (known.clone(), None);
+        if let Some(known) = known.filter(|known| known.iter().map(|moved| &moved.name).eq(&names)) {
+            return (known, None);
         }
         let mut failed = None;
-        let open = |name: &Name| -> Result<Forwarding> {
-            let plain = self.objects.get(ObjectKind::Forwarding, name.as_str())?;
+        let open = |name: &str| -> Result<Forwarding> {
+            let plain = self.objects.get(ObjectKind::Forwarding, name)?;
             Ok(Forwarding::from_bytes(&plain)?)
         };
         let mut moved = Vec::new();
-        for listed in &listed {
-            match open(&listed.name) {
+        for name in names {
+            match open(name) {
                 Ok(forwarding) if forwarding.pack == pack => {
-                    moved.push(Moved { name: listed.name.to_string(), forwarding });
+                    moved.push(Moved { name: name.to_owned(), forwarding });
                 }
-                Ok(_) => log::warn!("{} forwards another pack than its name says", listed.name),
+                Ok(_) => log::warn!("{name} forwards another pack than its name says"),
                 Err(error) if error.is_missing() => {}
                 Err(error) => {
                     log::warn!("{error}");
