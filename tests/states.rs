@@ -136,13 +136,13 @@ fn a_deleted_archive_comes_back_with_all_that_was_said_of_it() {
     change(storage.clone(), id, Change::Rename(name("other"))).expect("rename");
     for round in 0..3 {
         change(storage.clone(), id, Change::Delete).expect("delete");
-        let Listing { archives, deleted } = listing(storage.clone());
+        let Listing { archives, deleted, .. } = listing(storage.clone());
         assert!(find(&archives, id).is_none(), "{round}");
         let gone = find(&deleted, id).expect("deleted");
         assert_eq!(gone.name.as_str(), "other");
         assert!(gone.deleted.as_ref().is_some_and(|deletion| deletion.time > 0 && !deletion.host.is_empty()));
         restore(storage.clone(), id).expect("undelete");
-        let Listing { archives, deleted } = listing(storage.clone());
+        let Listing { archives, deleted, .. } = listing(storage.clone());
         assert!(find(&archives, id).is_some_and(|a| a.name.as_str() == "other" && !a.unconfirmed));
         assert!(deleted.is_empty());
     }
@@ -202,7 +202,7 @@ fn two_hosts_that_delete_the_same_agree() {
         apply(&open(other), "prune", &both).expect("prune");
     });
     change(slow, second, Change::Delete).expect("delete");
-    let Listing { archives, deleted } = listing(storage.clone());
+    let Listing { archives, deleted, .. } = listing(storage.clone());
     assert_eq!((archives.len(), deleted.len()), (1, 1));
     restore(storage.clone(), second).expect("one undelete takes both back");
     assert_eq!(listing(storage).archives.len(), 2);
@@ -246,7 +246,7 @@ fn a_deletion_that_cannot_be_read_neither_hides_nor_vouches_for_an_archive() {
     let scene = Scene::new();
     let storage = scene.with_deleted();
     damage_states(&storage, scene.ids[1]);
-    let Listing { archives, deleted } = listing(storage.clone());
+    let Listing { archives, deleted, .. } = listing(storage.clone());
     assert!(deleted.is_empty());
     assert!(find(&archives, scene.ids[1]).expect("shown").doubtful);
     assert!(!find(&archives, scene.ids[0]).expect("shown").doubtful);
@@ -312,13 +312,13 @@ fn a_crash_while_deleting_or_renaming_harms_nothing() {
             let storage = faults.inner();
             let at = format!("{:?}, crash after {n}", to());
             scene.check_first(storage, &at);
-            let Listing { archives, deleted } = listing(storage.clone());
+            let Listing { archives, deleted, .. } = listing(storage.clone());
             let archive = find(&archives, scene.ids[1]).or(find(&deleted, scene.ids[1]));
             let archive = archive.expect("either way it is there");
             assert!(!archive.unconfirmed && !archive.doubtful, "{at}");
             assert_whole(storage.clone(), scene.ids[1], &scene.bytes[1]);
             change(storage.clone(), scene.ids[1], to()).expect("again");
-            let Listing { archives, deleted } = listing(storage.clone());
+            let Listing { archives, deleted, .. } = listing(storage.clone());
             match to() {
                 Change::Delete => assert!(find(&deleted, scene.ids[1]).is_some(), "{at}"),
                 Change::Rename(to) => assert_eq!(find(&archives, scene.ids[1]).expect("it").name, to, "{at}"),
@@ -427,7 +427,7 @@ fn at_every_call_of_undelete(act: impl Fn(&Scene, &Compactor) + Clone + Send + S
         let at = format!("before call {call}");
         scene.check_first(&storage, &at);
         assert_eq!(sessions(&storage), 0, "{at}");
-        let Listing { archives, deleted } = listing(storage.clone());
+        let Listing { archives, deleted, .. } = listing(storage.clone());
         match restored {
             Ok(()) => {
                 outcomes[0] += 1;

@@ -13,7 +13,7 @@ use crate::codec::keys::KeySet;
 use crate::codec::slot_key::Secret;
 use crate::id::RepositoryId;
 use crate::repository::Repository;
-use crate::repository::archives::{Archive, Listing, is_deleted, list_all};
+use crate::repository::archives::{Archive, Listing, LostArchive, is_deleted, list_all};
 use crate::repository::known::Memory;
 use crate::repository::slots::OpenedSlot;
 use crate::repository::unlock::Locked;
@@ -26,6 +26,8 @@ pub(super) struct Opened {
     pub(super) archives: Vec<Archive>,
     /// Those that were deleted, and whose space may not be reclaimed yet.
     pub(super) deleted: Vec<Archive>,
+    /// Those that cannot be shown, though nobody deleted them.
+    pub(super) lost: Vec<LostArchive>,
     place: String,
     memory: Memory,
 }
@@ -92,14 +94,14 @@ impl Found {
         let Self { locked, place, memory, trust_changed } = self;
         let (repository, more) = unlock(locked)?;
         let repository = Arc::new(repository);
-        let Listing { archives, deleted } = list_all(repository.objects())?;
+        let Listing { archives, deleted, lost } = list_all(repository.objects())?;
         let generation = repository.config().generation;
         if !trust_changed {
             let is_deleted = |archive| is_deleted(repository.objects(), archive).unwrap_or(false);
             memory.check_archives(repository.id(), generation, &archives, &is_deleted)?;
         }
         memory.remember(&place, repository.header(), generation, &archives);
-        Ok((Opened { repository, archives, deleted, place, memory }, more))
+        Ok((Opened { repository, archives, deleted, lost, place, memory }, more))
     }
 }
 

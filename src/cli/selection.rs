@@ -6,6 +6,8 @@ use anyhow::bail;
 
 use super::location::Location;
 use super::output::time;
+use super::repository::Opened;
+use crate::id::ArchiveId;
 use crate::repository::archives::Archive;
 use crate::repository::reference::Reference;
 
@@ -43,6 +45,21 @@ pub(super) fn select<'a>(
         chosen.extend(reference.select(archives, all)?.into_iter().map(Archive::id));
     }
     Ok(archives.iter().filter(|archive| chosen.contains(&archive.id())).collect())
+}
+
+/// Archives that cannot be shown and that references name by their ids; and all other references.
+pub(super) fn take_lost(references: Vec<Reference>, opened: &Opened) -> (Vec<ArchiveId>, Vec<Reference>) {
+    let mut given_up = Vec::new();
+    let mut others = Vec::new();
+    for reference in references {
+        let is_shown = opened.archives.iter().any(|archive| reference.is_id_of(archive.id()));
+        let mut lost = opened.lost.iter().map(|lost| lost.id).filter(|id| reference.is_id_of(*id));
+        match (lost.next(), lost.next()) {
+            (Some(id), None) if !is_shown => given_up.push(id),
+            _ => others.push(reference),
+        }
+    }
+    (given_up, others)
 }
 
 /// An archive in a table of those that were changed.

@@ -32,7 +32,7 @@ use crate::format::pack::PackKind;
 use crate::format::record::ArchiveRecord;
 use crate::id::{ArchiveId, BlobId, PackId, SessionId};
 use crate::repository::Repository;
-use crate::repository::archives::{Archive, chain, is_deleted};
+use crate::repository::archives::{Archive, Listing, LostArchive, chain, is_deleted, list_all, record_name};
 use crate::repository::liveness::{ListedSession, Liveness, list_sessions};
 use crate::repository::packs::{pack_name, reason};
 use crate::repository::session::listed_packs;
@@ -101,7 +101,7 @@ pub(super) fn examine(
 ) -> Result<Examined> {
     let mut report = Report::default();
     let mut objects = check_objects(repository, stop)?;
-    let all = repository.archives()?;
+    let Listing { archives: all, lost: missed, .. } = list_all(repository.objects())?;
     let listed = read_records(repository, &all, options)?;
     let packs = check_packs(repository, stop)?;
     let inventory = &packs.inventory;
@@ -138,6 +138,14 @@ pub(super) fn examine(
     report.given_up.healed = given_up.iter().filter(|blob| index.found.contains_key(blob)).count() as u64;
     report.given_up.lost = given_up.len() as u64 - report.given_up.healed;
 
+    let chosen = |id: &ArchiveId| options.archives.as_ref().is_none_or(|ids| ids.contains(id));
+    for LostArchive { id, known, reason } in missed.into_iter().filter(|lost| chosen(&lost.id)) {
+        let Some(known) = known else { continue };
+        report.damaged.push(DamagedArchive { reason: Some(reason), ..damaged_archive(&known) });
+        let reason = "an archive's record is gone; nothing says that the archive was deleted".to_owned();
+        let fault = Fault::Object;
+        report.findings.push(Finding { object: record_name(id), fault, reason, repairable: false });
+    }
     confirm(repository, &sessions, &mut report, &mut objects, &listed)?;
     let judge = Judge { repository, sessions: &sessions, archives: &all, live: &live, packs: &packs };
     judge.objects(&objects, &mut report)?;

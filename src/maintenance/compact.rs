@@ -7,6 +7,7 @@
 //!
 //! What is dead goes first, so that a full storage gives back space before survivors are copied.
 
+mod epitaphs;
 mod index;
 mod plan;
 mod survivors;
@@ -23,13 +24,14 @@ use crate::format::envelope::ObjectKind;
 use crate::format::msgpack;
 use crate::format::protocol::{Condemned, LostList};
 use crate::id::{ArchiveId, BlobId, Nonce16, PackId, SessionId};
-use crate::repository::archives::{chain, read_record, refresh_catalogue};
+use crate::repository::archives::{chain, list_all, read_record};
 use crate::repository::guards::{condemned_lists, condemned_name, intent_name, intents};
 use crate::repository::liveness::{ListedSession, list_sessions};
 use crate::repository::packs::pack_name;
 use crate::repository::reserve;
 use crate::repository::session::Session;
 use crate::repository::standing::{Standing, Stands, standings};
+use crate::repository::states;
 use crate::repository::{Repository, now};
 use crate::storage::Settle;
 use crate::task::{Monitor, Stop};
@@ -123,12 +125,7 @@ pub fn compact(
         compactor.run()?;
         Ok(compactor.report)
     });
-    if let Err(error) = refresh_catalogue(repository.objects()) {
-        log::warn!(
-            "the catalogue could not be refreshed: {}; listings are slower until it is",
-            chain(&error)
-        );
-    }
+    states::refresh(repository);
     let ended = session.end();
     reserve::set_aside_again(repository);
     let done = done?;
@@ -180,6 +177,10 @@ impl<'a> Compactor<'a> {
             removable,
             report,
         };
+        if let Some(lost) = list_all(repository.objects())?.lost.into_iter().find(|lost| lost.known.is_some())
+        {
+            return Err(Error::UnknownNeeds { archive: lost.id, reason: lost.reason });
+        }
         let standings = compactor.walk_new()?;
         let gone = standings.iter().filter(|stands| stands.standing != Standing::Kept);
         compactor.removable = gone.map(|stands| stands.archive).collect();
@@ -230,6 +231,7 @@ impl<'a> Compactor<'a> {
             result => result,
         };
         self.retire_lists(&own, &waiting)?;
+        epitaphs::expire(self.repository)?;
         full?;
         match index::merge(self.repository) {
             Err(error) if error.is_full() => Ok(()),

@@ -28,7 +28,7 @@ pub enum Error {
     },
     /// What an archive needs is not known.
     #[error(
-        "archive {archive} cannot be read ({reason}), so nobody knows what it needs: nothing was deleted. Run 'copal check --repair' first, or delete that archive"
+        "archive {archive} cannot be read ({reason}), so nobody knows what it needs: nothing was deleted. Run 'copal check --repair', or bring back what is missing from a copy of the repository; if there is none, give the archive up: copal delete 'REPO::#{archive}'"
     )]
     UnknownNeeds {
         /// The archive.

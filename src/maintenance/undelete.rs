@@ -14,7 +14,7 @@ use crate::format::record::ArchiveRecord;
 use crate::id::{ArchiveId, PackId};
 use crate::image::maps::Maps;
 use crate::image::reach;
-use crate::repository::archives::{chain, list_all, record_name};
+use crate::repository::archives::{chain, list_all};
 use crate::repository::session::{Session, Unconfirmed};
 use crate::repository::states::{self, Outcome};
 use crate::repository::{self, Repository};
@@ -65,9 +65,8 @@ fn bring_back(
             let maps = Maps::new(repository.clone(), WALK_CACHE);
             check_whole(repository, &maps, archive, &record, &found)?;
         }
-        if repository.objects().is_absent(&record_name(archive)) {
-            return Err(reclaimed(archive, "its record"));
-        }
+        // Gone meanwhile, or perhaps.
+        record_of(repository, archive)?;
         match states::outcome(session, &restored)? {
             Outcome::Wins => return Ok(()),
             Outcome::Contradicted => return Err(Error::DeletedAgain { archive }),
@@ -84,6 +83,10 @@ fn deleted_record(repository: &Repository, archive: ArchiveId) -> Result<Archive
     if live.is_some_and(|live| !live.unconfirmed && !live.doubtful) {
         return Err(Error::NotDeleted { archive });
     }
+    record_of(repository, archive)
+}
+
+fn record_of(repository: &Repository, archive: ArchiveId) -> Result<ArchiveRecord> {
     repository.record(archive).map_err(|error| match error.is_missing() {
         true => reclaimed(archive, "its record"),
         false => error.into(),

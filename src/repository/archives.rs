@@ -47,13 +47,26 @@ pub struct Archive {
     pub deleted: Option<Deletion>,
 }
 
-/// All archives that have a record, oldest first.
+/// An archive that nobody deleted, and that cannot be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostArchive {
+    /// Its id.
+    pub id: ArchiveId,
+    /// As the catalogue describes it, if its record is gone.
+    pub known: Option<Archive>,
+    /// What is wrong with its record.
+    pub reason: String,
+}
+
+/// All archives that were not withdrawn, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listing {
     /// Those that are neither deleted nor withdrawn.
     pub archives: Vec<Archive>,
     /// Those that were deleted, and may come back until their space is reclaimed.
     pub deleted: Vec<Archive>,
+    /// Those whose record is gone from both its places, or that no catalogue describes and whose record is damaged.
+    pub lost: Vec<LostArchive>,
 }
 
 impl Archive {
@@ -109,7 +122,8 @@ pub fn read_record(objects: &Objects, id: ArchiveId) -> Result<ArchiveRecord> {
     Ok(ArchiveRecord::from_bytes(&plain)?)
 }
 
-/// All archives that are neither deleted nor withdrawn, oldest first. An archive whose record is damaged is logged and left out.
+/// All archives that are neither deleted nor withdrawn, oldest first. One that no catalogue describes and whose record is damaged is logged
+/// and left out.
 ///
 /// # Errors
 /// [`Error::Storage`] if something cannot be listed.
@@ -122,7 +136,14 @@ pub fn list_archives(objects: &Objects) -> Result<Vec<Archive>> {
 /// # Errors
 /// [`Error::Storage`] if something cannot be listed.
 pub fn list_all(objects: &Objects) -> Result<Listing> {
-    let Loaded { entries, sessions, doubtful, late, .. } = load(objects)?;
+    let Loaded { entries, sessions, doubtful, late, gone, damaged, .. } = load(objects)?;
+    let mut lost: Vec<LostArchive> =
+        damaged.into_iter().map(|(id, reason)| LostArchive { id, known: None, reason }).collect();
+    lost.extend(gone.into_iter().map(|entry| LostArchive {
+        id: entry.id,
+        reason: format!("{} is gone, and nothing says that it was deleted", record_name(entry.id)),
+        known: Some(apply_states(entry, &sessions)),
+    }));
     let apply = |entry: CatalogueEntry| {
         let (doubtful, late) = (doubtful.contains(&entry.id), late.contains(&entry.id));
         let archive = apply_states(entry, &sessions);
@@ -131,7 +152,7 @@ pub fn list_all(objects: &Objects) -> Result<Listing> {
     let mut all: Vec<Archive> = entries.into_values().map(apply).collect();
     all.sort_by_key(|archive| (archive.time(), archive.entry.finished, archive.id()));
     let (deleted, archives) = all.into_iter().partition(|archive| archive.deleted.is_some());
-    Ok(Listing { archives, deleted })
+    Ok(Listing { archives, deleted, lost })
 }
 
 /// Whether states say that an archive was deleted or withdrawn, even where its record is gone already.
@@ -175,6 +196,10 @@ struct Loaded {
     doubtful: HashSet<ArchiveId>,
     /// Those that were deleted or restored after sessions were listed.
     late: HashSet<ArchiveId>,
+    /// Archives of the catalogue that have no record, though nothing says that they were deleted.
+    gone: Vec<CatalogueEntry>,
+    /// Archives that no catalogue describes, and why their records cannot be read.
+    damaged: Vec<(ArchiveId, String)>,
     /// Segments that were opened, with their number of entries and stored length.
     segments: Vec<(SegmentName, usize, u64)>,
     /// All listed segments.
@@ -186,7 +211,7 @@ fn load(objects: &Objects) -> Result<Loaded> {
     // listed is unconfirmed.
     let mut ids: HashSet<ArchiveId> = objects.list_ids("archives")?.into_iter().collect();
     let before: HashSet<StateName> = state_names(objects)?.into_iter().collect();
-    let sessions = objects.list_ids("sessions")?.into_iter().collect();
+    let sessions: HashSet<SessionId> = objects.list_ids("sessions")?.into_iter().collect();
     let mut by_archive: HashMap<ArchiveId, Vec<StateName>> = HashMap::new();
     let mut late = HashSet::new();
     for state in state_names(objects)? {
@@ -202,7 +227,13 @@ fn load(objects: &Objects) -> Result<Loaded> {
     let still: HashSet<ArchiveId> = objects.list_ids("archives")?.into_iter().collect();
     ids.retain(|id| still.contains(id) && !by_archive.get(id).is_some_and(is_withdrawn));
     let (mut entries, segments, listed) = read_whole_catalogue(objects)?;
-    entries.retain(|id, _| ids.contains(id));
+    let gone = entries.extract_if(.., |id, _| !ids.contains(id)).map(|(_, entry)| entry);
+    let gone = gone.filter(|entry| {
+        let states = by_archive.get(&entry.id).map_or(&[][..], Vec::as_slice);
+        !sessions.contains(&entry.session) && is_missed(objects, entry, states)
+    });
+    let gone = gone.collect();
+    let mut damaged = Vec::new();
     for id in ids {
         if let Entry::Vacant(vacant) = entries.entry(id) {
             match read_record(objects, id) {
@@ -211,7 +242,10 @@ fn load(objects: &Objects) -> Result<Loaded> {
                 }
                 // Deleted since it was listed.
                 Err(error) if error.is_missing() => {}
-                Err(error) => log::error!("archive {id} cannot be shown: {}", chain(&error)),
+                Err(error) => {
+                    log::error!("archive {id} cannot be shown: {}", chain(&error));
+                    damaged.push((id, chain(&error)));
+                }
             }
         }
     }
@@ -227,10 +261,40 @@ fn load(objects: &Objects) -> Result<Loaded> {
             States::Gone => false,
         }
     });
-    Ok(Loaded { sessions, entries, doubtful, late, segments, listed })
+    // One that a state tells to be deleted is not missed.
+    damaged.retain(|(id, _)| {
+        let states = believable(by_archive.remove(id).unwrap_or_default());
+        !deletion(objects, &states).is_ok_and(|found| found.is_some_and(|(_, it)| it.deleted == Some(true)))
+    });
+    Ok(Loaded { sessions, entries, doubtful, late, gone, damaged, segments, listed })
 }
 
-fn state_names(objects: &Objects) -> Result<Vec<StateName>> {
+/// Whether an archive of the catalogue, whose record is not listed, ought to be there. The state that an archive was deleted by outlives its
+/// record by far: longer than anybody who has read the catalogue takes to write it.
+fn is_missed(objects: &Objects, entry: &CatalogueEntry, listed: &[StateName]) -> bool {
+    if listed.iter().any(|state| state.kind == ChangeKind::Withdrawn) {
+        return false;
+    }
+    let known = entry.states.iter().filter_map(|known| StateName::parse(&known.name));
+    let states = believable(listed.iter().copied().chain(known).collect());
+    for name in states.into_iter().rev().filter(|name| name.kind == ChangeKind::Deleted) {
+        let known = entry.states.iter().find(|known| known.name == name.to_string());
+        match known.map_or_else(|| read_state(objects, &name), |known| Ok(known.state.clone())) {
+            Ok(state) if state.deleted == Some(true) => return false,
+            Ok(_) => break,
+            Err(error) if error.is_missing() => {}
+            // It may have been deleted.
+            Err(_) => return false,
+        }
+    }
+    objects.is_absent(&record_name(entry.id))
+}
+
+/// The names of all states that are listed.
+///
+/// # Errors
+/// [`Error::Storage`].
+pub fn state_names(objects: &Objects) -> Result<Vec<StateName>> {
     let listed = objects.list("states")?;
     Ok(listed.iter().filter_map(|listed| StateName::parse(listed.name.as_str())).collect())
 }
@@ -352,7 +416,11 @@ pub(super) fn deletion(objects: &Objects, states: &[StateName]) -> Result<Option
     Ok(None)
 }
 
-pub(super) fn read_state(objects: &Objects, name: &StateName) -> Result<ArchiveState> {
+/// Reads a state.
+///
+/// # Errors
+/// [`Error::Storage`], [`Error::Damaged`], [`Error::Format`].
+pub fn read_state(objects: &Objects, name: &StateName) -> Result<ArchiveState> {
     let plain = objects.get(ObjectKind::State, &name.to_string())?;
     Ok(ArchiveState::from_bytes(name, &plain)?)
 }
@@ -387,13 +455,16 @@ fn apply_states(entry: CatalogueEntry, sessions: &HashSet<SessionId>) -> Archive
     archive
 }
 
-/// Publishes a catalogue segment that describes every archive not yet described, absorbing small older segments, which are then
-/// deleted. Only a cache: the caller may ignore an error.
+/// Publishes a catalogue segment that describes every confirmed archive not yet described, absorbing small older segments, which are then
+/// deleted. Only a cache, and the memory of which archives there should be: the caller may ignore an error. What is missing stays in it.
 ///
 /// # Errors
 /// [`Error::Storage`].
 pub fn refresh_catalogue(objects: &Objects) -> Result<()> {
-    let Loaded { mut entries, segments, listed, .. } = load(objects)?;
+    let Loaded { mut entries, segments, listed, sessions, late, gone, .. } = load(objects)?;
+    // What is not confirmed may be taken back, and is not missed then.
+    entries.retain(|id, entry| !late.contains(id) && !apply_states(entry.clone(), &sessions).unconfirmed);
+    entries.extend(gone.into_iter().map(|entry| (entry.id, entry)));
     let mut absorbed = HashSet::new();
     let mut bytes = 0;
     let mut kept_entries = 0;

@@ -7,6 +7,7 @@ use unicode_normalization::UnicodeNormalization;
 use super::archives::Archive;
 use super::error::{Error, Result};
 use super::glob::Glob;
+use crate::id::ArchiveId;
 
 /// How an archive is named on a command line. Matching is done after NFC normalisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +85,12 @@ impl Reference {
     #[must_use]
     pub fn is_one_archive(&self) -> bool {
         self.at != At::Newest || matches!(self.select, Select::Id(_))
+    }
+
+    /// Whether it is the beginning of this id.
+    #[must_use]
+    pub fn is_id_of(&self, archive: ArchiveId) -> bool {
+        matches!(&self.select, Select::Id(prefix) if archive.to_string().starts_with(prefix))
     }
 
     /// Every archive whose name or id fits, whatever its age; `archives` oldest first.

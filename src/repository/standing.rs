@@ -26,6 +26,8 @@ pub struct Stands {
     pub archive: ArchiveId,
     /// What became of it.
     pub standing: Standing,
+    /// The state that it was deleted or withdrawn by.
+    pub decided_by: Option<StateName>,
     /// All states of it that are listed.
     pub states: Vec<StateName>,
 }
@@ -44,21 +46,22 @@ pub fn standings(objects: &Objects) -> Result<Vec<Stands>> {
     }
     let stands = |archive| {
         let states = states.remove(&archive).unwrap_or_default();
-        Stands { archive, standing: standing(objects, &states), states }
+        let (standing, decided_by) = standing(objects, &states);
+        Stands { archive, standing, decided_by, states }
     };
     Ok(archives.into_iter().map(stands).collect())
 }
 
-fn standing(objects: &Objects, states: &[StateName]) -> Standing {
-    if states.iter().any(|state| state.kind == ChangeKind::Withdrawn) {
-        return Standing::Withdrawn;
+fn standing(objects: &Objects, states: &[StateName]) -> (Standing, Option<StateName>) {
+    if let Some(withdrawn) = states.iter().find(|state| state.kind == ChangeKind::Withdrawn) {
+        return (Standing::Withdrawn, Some(*withdrawn));
     }
     match deletion(objects, &believable(states.to_vec())) {
-        Ok(Some((_, state))) if state.deleted == Some(true) => Standing::Deleted,
-        Ok(_) => Standing::Kept,
+        Ok(Some((name, state))) if state.deleted == Some(true) => (Standing::Deleted, Some(name)),
+        Ok(_) => (Standing::Kept, None),
         Err(error) => {
             log::warn!("{}; its archive is kept", chain(&error));
-            Standing::Kept
+            (Standing::Kept, None)
         }
     }
 }

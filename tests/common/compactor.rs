@@ -9,10 +9,10 @@ use copal::format::pack::{PackEntry, PackKind};
 use copal::format::protocol::{Condemned, Forwarding, Intent};
 use copal::format::state::{ArchiveState, ChangeKind, StateName};
 use copal::id::{ArchiveId, Nonce16, PackId, SessionId};
-use copal::repository::Repository;
 use copal::repository::index::publish_segments;
 use copal::repository::packer::PackWriter;
 use copal::repository::packs::pack_name;
+use copal::repository::{Repository, now};
 use copal::storage::Storage;
 
 use super::open;
@@ -106,11 +106,16 @@ impl Compactor {
 
     /// What `delete` does: a state says that the archive is gone.
     pub(crate) fn delete_archive(&self, archive: ArchiveId) {
+        self.delete_archive_at(archive, now());
+    }
+
+    /// Says that an archive was deleted at `time`.
+    pub(crate) fn delete_archive_at(&self, archive: ArchiveId, time: i64) {
         let name = StateName { archive, kind: ChangeKind::Deleted, counter: 1, nonce: Nonce16::random() };
         let state = ArchiveState {
             archive,
             counter: 1,
-            time: 1,
+            time,
             host: String::new(),
             session: SessionId::random(),
             deleted: Some(true),

@@ -89,6 +89,7 @@ impl Field {
         let listing = list_all(repository.objects()).unwrap_or_else(|error| panic!("{at}: {error}"));
         let shown: BTreeMap<ArchiveId, &Archive> =
             listing.archives.iter().map(|archive| (archive.id(), archive)).collect();
+        assert!(listing.lost.is_empty(), "{at}: {:?}", listing.lost);
         for id in must {
             let archive = shown.get(id).unwrap_or_else(|| panic!("{at}: archive {id} is gone"));
             assert!(!archive.unconfirmed && !archive.doubtful, "{at}: {archive:?}");

@@ -63,6 +63,9 @@ pub(crate) fn check_archives(world: &World, storage: &MemoryStorage, book: &Book
     if let Some(back) = book.gone.intersection(&listed).next() {
         return Err(format!("archive {back} was deleted and is listed"));
     }
+    if let Some(lost) = listing.lost.first() {
+        return Err(format!("archive {} is missed: {}", lost.id, lost.reason));
+    }
     for archive in &listing.archives {
         let id = archive.id();
         if book.failed.contains(archive.entry.name.as_str()) {

@@ -6,12 +6,20 @@ use crate::cli::args::ListCommandArgs;
 use crate::cli::location::Location;
 use crate::cli::output::{self, rfc3339, size, time};
 use crate::cli::repository::Opened;
-use crate::repository::archives::Archive;
+use crate::repository::archives::{Archive, LostArchive};
 use crate::repository::reference::Reference;
 
 pub(in crate::cli) fn run(ListCommandArgs { list: args, deleted }: &ListCommandArgs) -> anyhow::Result<()> {
     let location = Location::parse(args.location.as_deref())?;
     let opened = Opened::at(&location.repository, &args.secrets)?;
+    for LostArchive { id, known, reason } in &opened.lost {
+        let Some(known) = known else { continue };
+        log::error!(
+            "archive {id} ({}, {}) cannot be shown: {reason}; bring it back from a copy of the repository, or give it up with 'copal delete'",
+            known.name,
+            time(known.time())
+        );
+    }
     let archives = if *deleted { &opened.deleted } else { &opened.archives };
     let shown = match location.reference.as_deref() {
         None => archives.iter().collect(),

@@ -85,7 +85,9 @@ impl Compactor<'_> {
         for archive in archives {
             match standings.get(archive) {
                 Some(stands) if stands.standing != Standing::Kept => {
-                    let states = stands.states.iter().map(ToString::to_string).collect();
+                    // What tells that it was deleted stays, see `epitaphs`.
+                    let others = stands.states.iter().filter(|state| Some(**state) != stands.decided_by);
+                    let states = others.map(ToString::to_string).collect();
                     doomed.push(Doomed::Archive(*archive, states));
                 }
                 // Restored, or already gone.
