@@ -269,25 +269,22 @@ fn load(objects: &Objects) -> Result<Loaded> {
     Ok(Loaded { sessions, entries, doubtful, late, gone, damaged, segments, listed })
 }
 
-/// Whether an archive of the catalogue, whose record is not listed, ought to be there. The state that an archive was deleted by outlives its
-/// record by far: longer than anybody who has read the catalogue takes to write it.
+/// Whether an archive of the catalogue, whose record is not listed, ought to be there. It is not missed if it ever was deleted: an undelete
+/// that came too late, and died, says that it was restored. What it was deleted by outlives its record by far: longer than anybody who has read
+/// the catalogue takes to write it.
 fn is_missed(objects: &Objects, entry: &CatalogueEntry, listed: &[StateName]) -> bool {
-    if listed.iter().any(|state| state.kind == ChangeKind::Withdrawn) {
+    if listed.iter().any(|state| state.kind == ChangeKind::Withdrawn)
+        || entry.states.iter().any(|known| known.state.deleted.is_some())
+    {
         return false;
     }
-    let known = entry.states.iter().filter_map(|known| StateName::parse(&known.name));
-    let states = believable(listed.iter().copied().chain(known).collect());
-    for name in states.into_iter().rev().filter(|name| name.kind == ChangeKind::Deleted) {
-        let known = entry.states.iter().find(|known| known.name == name.to_string());
-        match known.map_or_else(|| read_state(objects, &name), |known| Ok(known.state.clone())) {
-            Ok(state) if state.deleted == Some(true) => return false,
-            Ok(_) => break,
-            Err(error) if error.is_missing() => {}
-            // It may have been deleted.
-            Err(_) => return false,
-        }
-    }
-    objects.is_absent(&record_name(entry.id))
+    let says_nothing = |name: &StateName| match read_state(objects, name) {
+        Ok(state) => state.deleted != Some(true),
+        // One that cannot be read may say so.
+        Err(error) => error.is_missing(),
+    };
+    let mut deletions = listed.iter().filter(|name| name.kind == ChangeKind::Deleted);
+    deletions.all(says_nothing) && objects.is_absent(&record_name(entry.id))
 }
 
 /// The names of all states that are listed.

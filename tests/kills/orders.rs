@@ -74,7 +74,11 @@ impl Order {
                     return Self::new("rename", format!("rename repo::#{id} {name} --merge"));
                 }
                 (84..92, _) => return Self::key(field, number, dice),
-                (92..100, _) if !crowded => return Self::new("copy", "copy other repo --json".into()),
+                (92..96, Some(_)) => {
+                    field.hurt(dice);
+                    return Self::new("repair", "check repo --repair --json".into());
+                }
+                (96..100, _) if !crowded => return Self::new("copy", "copy other repo --json".into()),
                 _ => {}
             }
         }
