@@ -10,6 +10,14 @@ pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     lines([serde_json::to_string_pretty(value)?])
 }
 
+/// So many of something, whose name takes an `s` if there are more or fewer than one.
+pub(super) fn count(number: impl TryInto<u64>, of: &str) -> String {
+    match number.try_into().unwrap_or(u64::MAX) {
+        1 => format!("1 {of}"),
+        number => format!("{number} {of}s"),
+    }
+}
+
 /// Writes lines.
 pub(super) fn lines(lines: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();

@@ -141,7 +141,7 @@ pub fn list_all(objects: &Objects) -> Result<Listing> {
         damaged.into_iter().map(|(id, reason)| LostArchive { id, known: None, reason }).collect();
     lost.extend(gone.into_iter().map(|entry| LostArchive {
         id: entry.id,
-        reason: format!("{} is gone, and nothing says that it was deleted", record_name(entry.id)),
+        reason: "its record is gone from both its places, and nobody deleted it".into(),
         known: Some(apply_states(entry, &sessions)),
     }));
     let apply = |entry: CatalogueEntry| {

@@ -20,7 +20,7 @@ fn flip(path: &PathBuf, at: usize) {
 fn a_sound_repository() {
     let place = Place::with_archive();
     let before = place.tree("repo");
-    place.copal("check repo").ok().prints(&["Checked      1 archives, 2 packs", "No damage found"]);
+    place.copal("check repo").ok().prints(&["Checked      1 archive, 2 packs", "No damage found"]);
     place.copal("check repo --verify-data").ok().prints(&["Opened       ", " of 2 packs", "/s)"]);
     place.copal("check repo::web01 --verify-data --subset 100%").ok().prints(&["No damage found"]);
     place.copal("check repo --archive web01").ok();
@@ -74,7 +74,7 @@ fn repairs_say_what_they_did_and_what_is_left() {
     flip(&packs(&place, "repo/packs")[0], 100);
     let repaired = place.copal("check repo --repair").end();
     assert_eq!(repaired.code, 1, "{repaired}");
-    let words = ["1 bad packs with ", "'quarantine'", "1 chunks and maps are given up", "Left:", "web01"];
+    let words = ["1 bad pack with ", "'quarantine'", "1 chunks and maps are given up", "Left:", "web01"];
     repaired.says(&["1 archive is damaged"]).prints(&words);
     assert_eq!(packs(&place, "repo/quarantine").len(), 1);
     place.copal("create repo::web01 disk.img").ok();

@@ -69,7 +69,25 @@ fn all_means_all() {
     place.copal("undelete repo::web01").fails(&["among deleted archives", "fits 3 archives"]);
     place.copal("undelete repo::w* --all").ok().prints(&["3 archives restored"]);
     assert_eq!(place.archives().len(), 4);
-    place.copal("undelete repo::web01").fails(&["among deleted archives", "no archive fits"]);
+    place.copal("undelete repo::web01").fails(&["what fits is not deleted", "copal list --deleted"]);
+}
+
+#[test]
+fn a_lost_archive_holds_compaction_up_until_it_is_given_up() {
+    let place = several();
+    let listed = place.copal("list repo --json").ok().json();
+    let id = listed["archives"][0]["id"].as_str().expect("an id").to_owned();
+    for copy in ["repo/archives", "repo/mirror/archives"] {
+        std::fs::remove_file(place.path(format!("{copy}/{id}"))).expect("remove");
+    }
+    place.copal("list repo").warns(&[&id, "cannot be shown", "is gone"]);
+    let checked = place.copal("check repo").end();
+    assert_eq!(checked.code, 1, "{checked}");
+    checked.says(&["bring the records back"]).prints(&[&id, "web01", "is damaged"]);
+    place.copal("compact repo --now").fails(&[&id, "nothing was deleted", "give the archive up"]);
+    place.copal("delete").arg(format!("repo::#{id}")).ok().prints(&["which cannot be read, is given up"]);
+    place.copal("compact repo --now").ok();
+    place.copal("check repo").ok().prints(&["No damage found"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::args::CheckArgs;
 use crate::cli::disk::table;
 use crate::cli::location::Location;
-use crate::cli::output::{self, escaped, rfc3339, size, time};
+use crate::cli::output::{self, count, escaped, rfc3339, size, time};
 use crate::cli::progress::Progress;
 use crate::cli::repository::Opened;
 use crate::cli::{logger, signals};
@@ -56,7 +56,7 @@ pub(in crate::cli) fn run(args: &CheckArgs) -> anyhow::Result<()> {
         output::lines(lines(&report, &tables, stale))?;
     }
     if !report.is_clean() {
-        log::error!("{}; 'copal check --repair' mends what can be mended", verdict(&report));
+        log::error!("{}; {}", verdict(&report), advice(&report));
     }
     Ok(())
 }
@@ -90,7 +90,7 @@ fn show_repaired(
         } else {
             verdict(&repaired.after)
         };
-        log::error!("{left}; a new backup of the same disks heals what it still finds there");
+        log::error!("{left}; {AFTER_REPAIR}");
     }
     Ok(())
 }
@@ -102,8 +102,8 @@ fn done_lines(repaired: &Repaired) -> Vec<String> {
     }
     if repaired.quarantined.count > 0 {
         lines.push(format!(
-            "{} bad packs with {} were put into 'quarantine'; {} good chunks and maps of theirs are in new packs",
-            repaired.quarantined.count,
+            "{} with {} went into 'quarantine'; {} good chunks and maps from there are in new packs",
+            count(repaired.quarantined.count, "bad pack"),
             size(repaired.quarantined.bytes),
             repaired.salvaged.count
         ));
@@ -191,11 +191,11 @@ impl Tables {
 fn lines(report: &Report, tables: &Tables, stale: usize) -> Vec<String> {
     let checked = &report.checked;
     let mut lines = vec![format!(
-        "Checked      {} archives, {} packs with {}, {} other objects",
-        checked.archives,
-        checked.packs.count,
+        "Checked      {}, {} with {}, {}",
+        count(checked.archives, "archive"),
+        count(checked.packs.count, "pack"),
         size(checked.packs.bytes),
-        checked.objects.count
+        count(checked.objects.count, "other object")
     )];
     if checked.verified_packs > 0 {
         let speed = checked.blobs.bytes as f64 / checked.verify_seconds.max(1e-3);
@@ -279,8 +279,8 @@ fn notes(report: &Report, stale: usize) -> Vec<String> {
     let unreferenced = notes.unreferenced_blobs;
     if unreferenced.count > 0 {
         lines.push(format!(
-            "unreferenced: {} packs, {} in all; 'copal compact' frees whole packs, and parts of others that are worth it",
-            notes.unreferenced_packs.count,
+            "unreferenced: {}, {} in all; 'copal compact' frees whole packs, and parts of others that are worth it",
+            count(notes.unreferenced_packs.count, "pack"),
             size(unreferenced.bytes)
         ));
     }
@@ -318,6 +318,23 @@ fn notes(report: &Report, stale: usize) -> Vec<String> {
         ));
     }
     lines.into_iter().map(|line| format!("Note         {line}")).collect()
+}
+
+/// What helps where a repair does not.
+const AFTER_REPAIR: &str = "a new backup of the same disks heals what it still finds there";
+
+fn advice(report: &Report) -> String {
+    if report.findings.iter().any(|finding| finding.repairable) {
+        return "'copal check --repair' mends what can be mended".into();
+    }
+    if report.damaged.iter().all(|archive| archive.reason.is_some()) {
+        return "bring the records back from a copy of the repository, or give the archives up with 'copal delete'".into();
+    }
+    if report.given_up.lost > 0 {
+        AFTER_REPAIR.into()
+    } else {
+        "'copal check --repair' bounds the damage".into()
+    }
 }
 
 fn verdict(report: &Report) -> String {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::cli::args::CompactArgs;
 use crate::cli::location::Location;
-use crate::cli::output::{self, rfc3339, size, time};
+use crate::cli::output::{self, count, rfc3339, size, time};
 use crate::cli::progress::Progress;
 use crate::cli::repository::Opened;
 use crate::cli::signals;
@@ -62,12 +62,16 @@ fn told(args: &CompactArgs, compacted: &Compacted) -> Vec<String> {
             plan.archives
         ));
     } else {
-        lines.push(format!(
-            "Freed      {} in {} packs; {} of it stored anew in new packs",
-            size(compacted.freed),
-            compacted.packs,
-            size(compacted.rewritten)
-        ));
+        lines.push(match compacted.packs {
+            0 => "Freed      nothing".into(),
+            packs => format!(
+                "Freed      {}: {} with {} went, of which {} that archives need are in new packs",
+                size(compacted.freed.saturating_sub(compacted.rewritten)),
+                count(packs, "pack"),
+                size(compacted.freed),
+                size(compacted.rewritten)
+            ),
+        });
         if compacted.archives > 0 {
             lines.push(format!("Records    {} of deleted archives are gone", compacted.archives));
         }

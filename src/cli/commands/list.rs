@@ -14,7 +14,7 @@ pub(in crate::cli) fn run(ListCommandArgs { list: args, deleted }: &ListCommandA
     let opened = Opened::at(&location.repository, &args.secrets)?;
     for LostArchive { id, known, reason } in &opened.lost {
         let Some(known) = known else { continue };
-        log::error!(
+        log::warn!(
             "archive {id} ({}, {}) cannot be shown: {reason}; bring it back from a copy of the repository, or give it up with 'copal delete'",
             known.name,
             time(known.time())

@@ -1,5 +1,6 @@
 //! `copal undelete`.
 
+use anyhow::anyhow;
 use serde_json::json;
 
 use super::list::summary;
@@ -21,8 +22,12 @@ pub(in crate::cli) fn run(args: &DeleteArgs) -> anyhow::Result<()> {
     let uncertain = opened.archives.iter().filter(|archive| archive.unconfirmed || archive.doubtful);
     deleted.extend(uncertain.cloned());
     deleted.sort_by_key(|archive| (archive.time(), archive.entry.finished, archive.id()));
-    let chosen = select(&references, &deleted, args.all)
-        .map_err(|error| error.context("among deleted archives, which 'copal list --deleted' shows"))?;
+    let chosen = select(&references, &deleted, args.all).map_err(|error| {
+        if select(&references, &opened.archives, true).is_ok_and(|there| !there.is_empty()) {
+            return anyhow!("what fits is not deleted; 'copal list --deleted' shows what is");
+        }
+        error.context("among deleted archives, which 'copal list --deleted' shows")
+    })?;
     if args.dry_run {
         return report(args, &chosen, true);
     }
