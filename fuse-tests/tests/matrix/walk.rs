@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use copal::id::ArchiveId;
 use fuse_tests::mounted::Mount;
+use fuse_tests::process::wait_until;
 use serde_json::Value;
 
 use crate::cases::Case;
@@ -175,7 +176,9 @@ impl<'a> Walk<'a> {
         let log = mount.log();
         self.must(!log.contains("panicked"), &log);
         if readable.is_some() {
-            let _ = rustix::mount::unmount(mount.directory(), rustix::mount::UnmountFlags::empty());
+            // A process that another thread is just starting may hold a file of the mount for a moment.
+            let unmount = || rustix::mount::unmount(mount.directory(), rustix::mount::UnmountFlags::empty());
+            wait_until("the mount is not busy", || unmount() != Err(rustix::io::Errno::BUSY));
             mount.wait_for_end();
         }
         readable
