@@ -9,6 +9,11 @@ use super::error::{Error, Result};
 use super::glob::Glob;
 use crate::id::ArchiveId;
 
+/// Longest reference, in bytes: a name has 200 at most, a pattern of its characters some more.
+const MAX_REFERENCE: usize = 1024;
+/// How many characters of a longer one are shown.
+const SHOWN: usize = 40;
+
 /// How an archive is named on a command line. Matching is done after NFC normalisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
@@ -46,6 +51,12 @@ impl Reference {
         let bad = |reason: String| Error::BadReference { reference: text.to_owned(), reason };
         if text.is_empty() {
             return Err(bad("it is empty; name an archive behind '::'".into()));
+        }
+        if text.len() > MAX_REFERENCE {
+            return Err(Error::BadReference {
+                reference: text.chars().take(SHOWN).collect(),
+                reason: format!("it is longer than {MAX_REFERENCE} bytes"),
+            });
         }
         let (subject, at) = if let Some((subject, back)) = text.rsplit_once('~') {
             let back = back.parse().map_err(|_| bad(format!("{back:?} behind '~' is no number")))?;
@@ -274,7 +285,8 @@ mod tests {
         assert!(resolve("web01@2026-11-17").unwrap_err().contains("no archive fits"));
         assert!(resolve("*").unwrap_err().contains("fits 4 archives"));
         assert!(resolve("#a").unwrap_err().contains("fits 2 archives"));
-        for bad in ["", "~1", "web01~x", "web01@noon", "#", "#xyz"] {
+        let long = "x".repeat(1025);
+        for bad in ["", &long, "~1", "web01~x", "web01@noon", "#", "#xyz"] {
             assert!(resolve(bad).unwrap_err().contains("is no archive reference"), "{bad}");
         }
     }
