@@ -154,6 +154,16 @@ impl Field {
         assert!(found["findings"].as_array().expect("a list").iter().all(may_be), "{at}: {found:#}");
     }
 
+    /// Deletes what dead creates left incomplete, as a compaction tells one to.
+    pub(crate) fn delete_incomplete(&self, sure: &BTreeSet<ArchiveId>, at: &str) {
+        let compacted = self.copal("compact repo --now --json").end().json();
+        for id in compacted["sessions"]["incomplete"].as_array().expect("a list") {
+            let id = id.as_str().expect("an id");
+            assert!(!sure.contains(&id.parse().expect("an id")), "{at}: {id} is incomplete");
+            self.copal("delete").arg(format!("repo::#{id}")).ok();
+        }
+    }
+
     /// The repository is as a quiet one should be: each archive is extracted by the program itself and compared, two compactions later
     /// nothing is left of the dead, and what a repair had to do was to write second copies.
     pub(crate) fn assert_clean(&self, must: &BTreeSet<ArchiveId>, at: &str) {

@@ -62,7 +62,7 @@ impl Order {
                     let Some(id) = dice.pick(&deleted) else { continue };
                     let order = Self::new("undelete", format!("undelete repo::#{id} --json"));
                     let refused = &["cannot come back: its space was already reclaimed"];
-                    return Self { done_before: &["no archive fits"], refused, ..order };
+                    return Self { done_before: &["what fits is not deleted"], refused, ..order };
                 }
                 (50..58, _) => return Self::prune(field, 1 + dice.below(2)),
                 (58..78, _) => {

@@ -65,7 +65,7 @@ fn told(args: &CompactArgs, compacted: &Compacted) -> Vec<String> {
         lines.push(match compacted.packs {
             0 => "Freed      nothing".into(),
             packs => format!(
-                "Freed      {}: {} with {} went, of which {} that archives need are in new packs",
+                "Freed      {}: {} with {} went, {} were stored in new packs",
                 size(compacted.freed.saturating_sub(compacted.rewritten)),
                 count(packs, "pack"),
                 size(compacted.freed),
