@@ -537,6 +537,26 @@ fn nothing_goes_while_an_archive_is_missing() {
 }
 
 #[test]
+fn an_archive_that_was_deleted_and_came_back_is_missed_too() {
+    let scene = Scene::new();
+    let id = scene.archives[3].0;
+    apply(&open(scene.storage.clone()), "delete", &[(id, Change::Delete)]).expect("delete");
+    let stop = Stop::default();
+    copal::maintenance::undelete::undelete(&open(scene.storage.clone()), id, &stop).expect("undelete");
+    for place in ["", "mirror/"] {
+        let name = copal::storage::Name::new(&format!("{place}archives/{id}")).expect("a name");
+        scene.storage.delete(&name).expect("delete");
+    }
+    assert_eq!(lost(&scene.storage), [id]);
+    let failed = run(scene.storage.clone(), CompactOptions::default());
+    assert!(matches!(failed, Err(Error::UnknownNeeds { archive, .. }) if archive == id), "{failed:?}");
+    apply(&open(scene.storage.clone()), "delete", &[(id, Change::Delete)]).expect("delete");
+    assert_eq!(lost(&scene.storage), []);
+    run(scene.storage.clone(), CompactOptions::default()).expect("compact");
+    assert_eq!(lost(&scene.storage), []);
+}
+
+#[test]
 fn an_archive_whose_create_did_not_end_is_not_missed() {
     let scene = Scene::new();
     let repository = open(scene.storage.clone());

@@ -269,22 +269,26 @@ fn load(objects: &Objects) -> Result<Loaded> {
     Ok(Loaded { sessions, entries, doubtful, late, gone, damaged, segments, listed })
 }
 
-/// Whether an archive of the catalogue, whose record is not listed, ought to be there. It is not missed if it ever was deleted: an undelete
-/// that came too late, and died, says that it was restored. What it was deleted by outlives its record by far: longer than anybody who has read
-/// the catalogue takes to write it.
+/// Whether an archive of the catalogue, whose record is not listed, ought to be there. What it was deleted by outlives its record by far: longer
+/// than anybody who has read the catalogue takes to write it. A restoration counts only if the catalogue knows it, for it was confirmed then: an
+/// undelete that came too late, and died, says the same.
 fn is_missed(objects: &Objects, entry: &CatalogueEntry, listed: &[StateName]) -> bool {
     if listed.iter().any(|state| state.kind == ChangeKind::Withdrawn)
-        || entry.states.iter().any(|known| known.state.deleted.is_some())
+        || entry.states.iter().any(|known| known.state.deleted == Some(true))
     {
         return false;
     }
+    let rank = |name: &StateName| (name.counter, name.nonce);
+    let restored = entry.states.iter().filter(|known| known.state.deleted.is_some());
+    let restored = restored.filter_map(|known| StateName::parse(&known.name)).map(|name| rank(&name)).max();
     let says_nothing = |name: &StateName| match read_state(objects, name) {
         Ok(state) => state.deleted != Some(true),
         // One that cannot be read may say so.
         Err(error) => error.is_missing(),
     };
-    let mut deletions = listed.iter().filter(|name| name.kind == ChangeKind::Deleted);
-    deletions.all(says_nothing) && objects.is_absent(&record_name(entry.id))
+    let mut later =
+        listed.iter().filter(|name| name.kind == ChangeKind::Deleted && Some(rank(name)) > restored);
+    later.all(says_nothing) && objects.is_absent(&record_name(entry.id))
 }
 
 /// The names of all states that are listed.

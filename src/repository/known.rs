@@ -50,7 +50,7 @@ pub enum Distrust {
     },
     /// Archives that this client has seen are not there.
     #[error(
-        "repository {repository} lacks archive {archive} ({name}, {time}), which this machine has seen, nothing newer of that name, and no word of its deletion: it was rolled back, or the archive was deleted elsewhere and its space reclaimed since; if that is right, repeat with --trust-changed"
+        "repository {repository} lacks archive {archive} ({name}, {time}), which this machine has seen, nothing newer of that name, and no word of its deletion: it was rolled back, or the archive's record was lost, or the archive was deleted elsewhere and its space reclaimed since; 'copal check --trust-changed' looks and changes nothing; if all is right, repeat with --trust-changed"
     )]
     RolledBack {
         /// The repository.

@@ -90,7 +90,8 @@ fn show_repaired(
         } else {
             verdict(&repaired.after)
         };
-        log::error!("{left}; {AFTER_REPAIR}");
+        let records = repaired.after.damaged.iter().any(|archive| archive.reason.is_some());
+        log::error!("{left}; {}", if records { GIVE_UP } else { AFTER_REPAIR });
     }
     Ok(())
 }
@@ -113,7 +114,7 @@ fn done_lines(repaired: &Repaired) -> Vec<String> {
     }
     if repaired.given_up > 0 {
         lines.push(format!(
-            "{} chunks and maps are given up until a backup stores them again",
+            "{} chunks and maps are given up until a backup stores them again; what only lost maps lead to goes with the next 'copal compact': if there is a copy of the repository, bring back what is missing before that",
             repaired.given_up
         ));
     }
@@ -279,9 +280,14 @@ fn notes(report: &Report, stale: usize) -> Vec<String> {
     let unreferenced = notes.unreferenced_blobs;
     if unreferenced.count > 0 {
         lines.push(format!(
-            "unreferenced: {}, {} in all; 'copal compact' frees whole packs, and parts of others that are worth it",
+            "unreferenced: {}, {} in all; {}",
             count(notes.unreferenced_packs.count, "pack"),
-            size(unreferenced.bytes)
+            size(unreferenced.bytes),
+            if report.damaged.is_empty() {
+                "'copal compact' frees whole packs, and parts of others that are worth it"
+            } else {
+                "some of it may be of archives that are damaged"
+            }
         ));
     }
     if notes.unindexed_packs.count > 0 {
@@ -322,13 +328,18 @@ fn notes(report: &Report, stale: usize) -> Vec<String> {
 
 /// What helps where a repair does not.
 const AFTER_REPAIR: &str = "a new backup of the same disks heals what it still finds there";
+/// What helps where a record is lost.
+const GIVE_UP: &str = "bring the records back from a copy of the repository, or give the archives up with copal delete 'REPO::#ID'";
 
 fn advice(report: &Report) -> String {
     if report.findings.iter().any(|finding| finding.repairable) {
         return "'copal check --repair' mends what can be mended".into();
     }
+    if report.damaged.is_empty() {
+        return "what a damaged state said may be said again ('copal tag', 'rename', 'delete', 'undelete'); 'copal compact' removes what deleted archives left".into();
+    }
     if report.damaged.iter().all(|archive| archive.reason.is_some()) {
-        return "bring the records back from a copy of the repository, or give the archives up with 'copal delete'".into();
+        return GIVE_UP.into();
     }
     if report.given_up.lost > 0 {
         AFTER_REPAIR.into()

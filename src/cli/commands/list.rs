@@ -15,7 +15,7 @@ pub(in crate::cli) fn run(ListCommandArgs { list: args, deleted }: &ListCommandA
     for LostArchive { id, known, reason } in &opened.lost {
         let Some(known) = known else { continue };
         log::warn!(
-            "archive {id} ({}, {}) cannot be shown: {reason}; bring it back from a copy of the repository, or give it up with 'copal delete'",
+            "archive {id} ({}, {}) cannot be shown: {reason}; bring it back from a copy of the repository, or give it up: copal delete 'REPO::#{id}'",
             known.name,
             time(known.time())
         );
