@@ -5,7 +5,6 @@ pub mod diff;
 pub mod maps;
 pub mod reach;
 pub mod reader;
-mod runs;
 pub mod tree_writer;
 pub mod walk;
 

@@ -204,28 +204,3 @@ fn eight_readers_open_a_chunk_once() {
     let opened = recorder.calls().iter().filter(|call| call.name.starts_with("packs/")).count();
     assert_eq!(opened, 1);
 }
-
-#[test]
-fn neighbours_are_read_at_once() {
-    const CHUNKS: usize = 256;
-    let recorder = Arc::new(Recorder::new(MemoryStorage::new()));
-    let repository = make(recorder.clone());
-    let bytes = noise(7, CHUNKS * 4096);
-    back_up(&repository, "disk", file_of(&bytes).path());
-    let archives = repository.archives().expect("list");
-    let image = common::image(&repository, archives[0].id());
-    let reader = reader_of(&repository);
-    // One that the cache has already is not read again.
-    reader.read_at(&image, 128 * 4096, &mut [0; 100]).expect("read");
-    recorder.clear();
-    let mut read = vec![0; bytes.len()];
-    reader.read_at(&image, 0, &mut read).expect("read");
-    assert!(read == bytes);
-    let of_packs = |calls: &[Call]| calls.iter().filter(|call| call.name.starts_with("packs/")).count();
-    // As often as a pack ends, or a megabyte is full.
-    let reads = of_packs(&recorder.calls());
-    assert!(reads <= 4, "{reads}");
-    assert_eq!(reader.counts().chunks.loads, CHUNKS as u64);
-    reader.read_at(&image, 0, &mut read).expect("read");
-    assert_eq!(of_packs(&recorder.calls()), reads, "all of it is in the cache");
-}

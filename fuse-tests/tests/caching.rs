@@ -49,7 +49,7 @@ fn the_page_cache_is_kept_when_an_image_is_opened_again() {
 }
 
 #[test]
-fn a_chunk_is_not_read_again_by_each_of_many_readers() {
+fn a_chunk_is_read_from_storage_once_however_many_readers_want_it() {
     requires!(fuse, root);
     let sandbox = Sandbox::plain();
     let bytes = noise(2, LEN);
@@ -63,8 +63,7 @@ fn a_chunk_is_not_read_again_by_each_of_many_readers() {
     });
     let end = traffic(mount.pid());
     assert!(end.written - start.written >= 8 * LEN as u64, "all readers were served by the server");
-    // Each chunk is opened once. Readers who come at the same moment may both read the piece of a pack that it lies in.
-    assert!(end.read - start.read < 2 * LEN as u64, "{} bytes read for {LEN}", end.read - start.read);
+    assert!(end.read - start.read < LEN as u64 + BESIDE, "{} bytes read for {LEN}", end.read - start.read);
 }
 
 #[test]

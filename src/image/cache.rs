@@ -109,13 +109,6 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Cache<K, V, E> {
         }
     }
 
-    /// Whether a value is there, or on its way. Asking is no use of it.
-    #[must_use]
-    pub fn contains(&self, key: &K) -> bool {
-        let state = self.state.lock();
-        state.ready.contains(key) || state.flights.contains_key(key)
-    }
-
     fn load(
         &self,
         key: K,

@@ -1,18 +1,14 @@
 //! Reading the bytes of images: holes cost nothing, chunks come through one cache that all archives share.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Image;
 use super::cache::{Cache, CacheCounts};
 use super::maps::{LocatedMap, Maps};
-use super::runs::Runs;
 use crate::codec::keys::BlobKind;
 use crate::extent::{Extent, spans_of};
 use crate::format::FormatError;
-use crate::format::location::Location;
 use crate::id::BlobId;
-use crate::repository::packs::is_possible;
 use crate::repository::{Error, Repository};
 
 /// What part of a cache budget maps and nodes get: they are some thousandths of the data, and asked for at every read.
@@ -92,45 +88,26 @@ impl ImageReader {
         let end = offset + buf.len() as u64;
         let mut filled = offset;
         let first = map.map.extents.partition_point(|extent| extent.end() <= offset);
-        let touched = map.map.extents[first..].iter().take_while(|extent| u64::from(extent.offset) < end);
-        let runs = self.read_runs(map, touched.clone());
-        for extent in touched {
+        for extent in map.map.extents[first..].iter().take_while(|extent| u64::from(extent.offset) < end) {
             let from = filled.max(extent.offset.into());
             let to = end.min(extent.end());
             buf[(filled - offset) as usize..(from - offset) as usize].fill(0);
             let part = &mut buf[(from - offset) as usize..(to - offset) as usize];
-            self.read_extent(map, extent, &runs, from - u64::from(extent.offset), part)?;
+            self.read_extent(map, extent, from - u64::from(extent.offset), part)?;
             filled = to;
         }
         buf[(filled - offset) as usize..].fill(0);
         Ok(())
     }
 
-    /// Reads the chunks of these extents that the cache lacks, as far as they lie beside each other.
-    fn read_runs<'a>(&self, map: &LocatedMap, extents: impl Iterator<Item = &'a Extent>) -> Runs {
-        let numbers: BTreeSet<u32> = extents.map(|extent| extent.chunk).collect();
-        let lacked = |number: &u32| {
-            let chunk = map.map.chunks.get(*number as usize)?;
-            let at = map.locations.get(*number as usize)?;
-            let wanted = is_possible(BlobKind::Chunk, *at) && !self.chunks.contains(&chunk.id);
-            wanted.then_some(*at)
-        };
-        let mut wanted: Vec<Location> = numbers.iter().filter_map(lacked).collect();
-        if wanted.len() < 2 {
-            return Runs::default();
-        }
-        Runs::read(self.repository.packs(), &mut wanted)
-    }
-
     fn read_extent(
         &self,
         map: &LocatedMap,
         extent: &Extent,
-        runs: &Runs,
         skip: u64,
         part: &mut [u8],
     ) -> Result<(), Arc<Error>> {
-        let chunk = self.chunk_from(map, extent.chunk as usize, runs)?;
+        let chunk = self.chunk(map, extent.chunk as usize)?;
         let from = extent.chunk_offset as usize + skip as usize;
         // The map's check and the chunk's length, both verified, make this range exist.
         let bytes = chunk.get(from..from + part.len()).ok_or_else(wrong_length)?;
@@ -143,23 +120,11 @@ impl ImageReader {
     /// # Errors
     /// As [`Self::read_at`].
     pub fn chunk(&self, map: &LocatedMap, number: usize) -> Result<Arc<Vec<u8>>, Arc<Error>> {
-        self.chunk_from(map, number, &Runs::default())
-    }
-
-    fn chunk_from(&self, map: &LocatedMap, number: usize, runs: &Runs) -> Result<Arc<Vec<u8>>, Arc<Error>> {
         let (Some(chunk), Some(location)) = (map.map.chunks.get(number), map.locations.get(number)) else {
             return Err(wrong_length());
         };
         self.chunks.get_or_load(chunk.id, || {
-            let packs = self.repository.packs();
-            let open = |mut sealed: Vec<u8>| {
-                packs.open(BlobKind::Chunk, &chunk.id, location.pack.epoch, &mut sealed).ok()
-            };
-            // Whatever is wrong with what was read together is found out, and told, by reading it alone.
-            let plain = match runs.sealed(*location).and_then(open) {
-                Some(plain) => plain,
-                None => packs.read(BlobKind::Chunk, &chunk.id, *location)?,
-            };
+            let plain = self.repository.packs().read(BlobKind::Chunk, &chunk.id, *location)?;
             if plain.len() != chunk.plain_len as usize {
                 return Err(FormatError::malformed("chunk", "its length is not what its map says").into());
             }

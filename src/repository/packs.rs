@@ -3,7 +3,6 @@
 //! Every blob is verified: its seal, its length, and its id recomputed from its content. Nothing is written.
 
 use std::collections::HashSet;
-use std::ops::Range;
 use std::sync::Arc;
 
 use lru::LruCache;
@@ -42,12 +41,6 @@ pub fn pack_name(kind: PackKind, id: PackId) -> Name {
 pub fn moved_folder(pack: PackId) -> String {
     let hex = pack.to_string();
     format!("moved/{}/{hex}", &hex[..2])
-}
-
-/// Whether a blob of this kind can lie so.
-#[must_use]
-pub fn is_possible(kind: BlobKind, at: Location) -> bool {
-    at.pack.mode == KEY_MODE_CLASS && at.sealed_len as usize <= pack::sealed_limit(kind)
 }
 
 /// What a kind of blob is called in messages.
@@ -204,7 +197,7 @@ impl Packs {
     }
 
     fn sealed_in(&self, at: Location, kind: BlobKind, pack: &Name) -> Result<Vec<u8>> {
-        if !is_possible(kind, at) {
+        if at.pack.mode != KEY_MODE_CLASS || at.sealed_len as usize > pack::sealed_limit(kind) {
             return Err(damaged_blob("its hint is out of bounds"));
         }
         let mut sealed = vec![0; at.sealed_len as usize];
@@ -212,18 +205,6 @@ impl Packs {
         let read = storage.read_range(pack, at.offset.into(), &mut sealed);
         read.map_err(self.objects.failed("read", pack.as_str()))?;
         Ok(sealed)
-    }
-
-    /// Stored bytes of a pack, as they are: several blobs that lie beside each other.
-    ///
-    /// # Errors
-    /// [`Error::Storage`], also if the pack ends before.
-    pub fn read_range(&self, kind: BlobKind, pack: PackId, range: Range<u32>) -> Result<Vec<u8>> {
-        let name = pack_name(PackKind::of(kind), pack);
-        let mut bytes = vec![0; range.len()];
-        let read = self.objects.storage().read_range(&name, range.start.into(), &mut bytes);
-        read.map_err(self.objects.failed("read", name.as_str()))?;
-        Ok(bytes)
     }
 
     /// Opens a blob that was sealed under `epoch`, and recomputes its id; `sealed` is overwritten.
