@@ -157,6 +157,10 @@ fn forwardings_go_when_nothing_names_their_pack() {
     for folder in ["moved", "packs", "maps", "index", "archives"] {
         assert_eq!(names(&scene.storage, folder), Vec::<String>::new());
     }
+    // Of each archive only what it was deleted by, twice.
+    let states = names(&scene.storage, "states");
+    let of = |id: &ArchiveId| states.iter().filter(|name| name.contains(&id.to_string())).count();
+    assert!(scene.archives.iter().all(|(id, _)| of(id) == 2) && states.len() == 8, "{states:?}");
 }
 
 #[test]
@@ -516,7 +520,7 @@ fn nothing_goes_while_an_archive_is_missing() {
     back_up(&open(scene.storage.clone()), "new", file_of(&other).path()).id.expect("an id");
     assert_eq!(lost(&scene.storage), [id]);
     let failed = run(scene.storage.clone(), CompactOptions::default());
-    assert!(matches!(failed, Err(Error::UnknownNeeds { archive, .. }) if archive == id), "{failed:?}");
+    assert!(matches!(failed, Err(Error::Lost { archive, .. }) if archive == id), "{failed:?}");
     assert!(stored(&scene.storage) > before);
     // The record comes back, and with it the archive.
     for (name, bytes) in &places {
@@ -549,7 +553,7 @@ fn an_archive_that_was_deleted_and_came_back_is_missed_too() {
     }
     assert_eq!(lost(&scene.storage), [id]);
     let failed = run(scene.storage.clone(), CompactOptions::default());
-    assert!(matches!(failed, Err(Error::UnknownNeeds { archive, .. }) if archive == id), "{failed:?}");
+    assert!(matches!(failed, Err(Error::Lost { archive, .. }) if archive == id), "{failed:?}");
     apply(&open(scene.storage.clone()), "delete", &[(id, Change::Delete)]).expect("delete");
     assert_eq!(lost(&scene.storage), []);
     run(scene.storage.clone(), CompactOptions::default()).expect("compact");

@@ -7,7 +7,7 @@ use copal::id::ArchiveId;
 use copal::repository::archives::{is_deleted, record_name};
 use copal::repository::known::{Distrust, Memory};
 use copal::repository::session::Session;
-use copal::repository::states::{Change, apply};
+use copal::repository::states::{Change, apply, restore};
 use copal::repository::{Repository, now};
 use copal::storage::memory::MemoryStorage;
 
@@ -26,10 +26,11 @@ impl Client {
     }
 
     fn judge(&self, repository: &Repository) -> Result<(), Distrust> {
-        self.memory.check_header(PLACE, repository.header(), false)?;
+        let mut recalled = self.memory.recall(PLACE);
+        recalled.check_header(repository.header(), false)?;
         let archives = repository.archives().expect("list");
         let is_deleted = |archive| is_deleted(repository.objects(), archive).expect("states");
-        self.memory.check_archives(repository.id(), repository.config().generation, &archives, &is_deleted)
+        recalled.check_archives(repository.id(), repository.config().generation, &archives, &is_deleted)
     }
 
     fn remember(&self, repository: &Repository) {
@@ -170,6 +171,48 @@ fn a_deletion_elsewhere_is_no_rollback_until_nothing_tells_of_it() {
             assert_eq!(client.visit(&MemoryStorage::from_snapshot(before)), Ok(()), "as after an undelete");
         }
     }
+}
+
+#[test]
+fn what_another_command_remembers_meanwhile_is_not_missed() {
+    let storage = MemoryStorage::new();
+    let repository = make(storage.clone());
+    archive(&storage, "web01", b"one");
+    let client = Client::new();
+    assert_eq!(client.visit(&storage), Ok(()));
+    let mut recalled = client.memory.recall(PLACE);
+    recalled.check_header(repository.header(), false).expect("the same");
+    let archives = repository.archives().expect("list");
+    archive(&storage, "db01", b"two");
+    assert_eq!(client.visit(&storage), Ok(()), "another command, after this one has listed");
+    assert_eq!(recalled.check_archives(repository.id(), 1, &archives, &|_| false), Ok(()));
+}
+
+#[test]
+fn a_restoration_that_came_too_late_takes_nothing_back() {
+    let storage = MemoryStorage::new();
+    make(storage.clone());
+    let only = archive(&storage, "web01", b"one");
+    let client = Client::new();
+    assert_eq!(client.visit(&storage), Ok(()));
+    change(&storage, only, Change::Delete);
+    let repository = open(storage.clone());
+    let objects = repository.objects();
+    let deletions = objects.list(&format!("states/{only}")).expect("list");
+    let session = Session::begin(&repository, "undelete").expect("session");
+    restore(&session, only).expect("restore");
+    // It never ends.
+    std::mem::forget(session);
+    reclaim(&storage, only, false);
+    assert_eq!(client.judge(&repository), Ok(()), "the deletion is still there");
+    for state in deletions {
+        objects.delete(state.name.as_str()).expect("delete");
+    }
+    let visit = client.visit(&storage);
+    assert!(
+        matches!(&visit, Err(Distrust::RolledBack { .. })),
+        "a restoration alone excuses nothing: {visit:?}"
+    );
 }
 
 #[test]

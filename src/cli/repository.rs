@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 
-use super::output::escaped;
+use super::output::{escaped, time};
 use super::secret::SecretArgs;
 use crate::codec::keys::KeySet;
 use crate::codec::slot_key::Secret;
 use crate::id::RepositoryId;
 use crate::repository::Repository;
 use crate::repository::archives::{Archive, Listing, LostArchive, is_deleted, list_all};
-use crate::repository::known::Memory;
+use crate::repository::known::{Memory, Recalled};
 use crate::repository::slots::OpenedSlot;
 use crate::repository::unlock::Locked;
 use crate::storage::local::LocalStorage;
@@ -38,7 +38,8 @@ pub(super) struct Found {
     locked: Locked,
     place: String,
     memory: Memory,
-    trust_changed: bool,
+    /// What was remembered before anything was read; `None` if that does not matter.
+    recalled: Option<Recalled>,
 }
 
 impl Found {
@@ -53,13 +54,14 @@ impl Found {
             io::ErrorKind::NotADirectory => anyhow!("{} is not a directory, so no repository", path.display()),
             _ => anyhow!(error).context(format!("cannot open {}", path.display())),
         })?;
-        let locked = Locked::read(Arc::new(storage))?;
         let memory = Memory::new(state_directory());
         let place = escaped(place.as_os_str().as_bytes());
-        if !secrets.trust_changed {
-            memory.check_header(&place, locked.header(), secret_given)?;
+        let mut recalled = (!secrets.trust_changed).then(|| memory.recall(&place));
+        let locked = Locked::read(Arc::new(storage))?;
+        if let Some(recalled) = &mut recalled {
+            recalled.check_header(locked.header(), secret_given)?;
         }
-        Ok(Self { locked, place, memory, trust_changed: secrets.trust_changed })
+        Ok(Self { locked, place, memory, recalled })
     }
 
     /// Whether a secret is needed.
@@ -91,14 +93,14 @@ impl Found {
         self,
         unlock: impl FnOnce(Locked) -> crate::repository::Result<(Repository, T)>,
     ) -> anyhow::Result<(Opened, T)> {
-        let Self { locked, place, memory, trust_changed } = self;
+        let Self { locked, place, memory, recalled } = self;
         let (repository, more) = unlock(locked)?;
         let repository = Arc::new(repository);
         let Listing { archives, deleted, lost } = list_all(repository.objects())?;
         let generation = repository.config().generation;
-        if !trust_changed {
+        if let Some(recalled) = recalled {
             let is_deleted = |archive| is_deleted(repository.objects(), archive).unwrap_or(false);
-            memory.check_archives(repository.id(), generation, &archives, &is_deleted)?;
+            recalled.check_archives(repository.id(), generation, &archives, &is_deleted)?;
         }
         memory.remember(&place, repository.header(), generation, &archives);
         Ok((Opened { repository, archives, deleted, lost, place, memory }, more))
@@ -106,6 +108,18 @@ impl Found {
 }
 
 impl Opened {
+    /// Tells of archives that would be listed if their records were not gone.
+    pub(super) fn warn_of_lost(&self) {
+        for LostArchive { id, known, reason } in &self.lost {
+            let Some(known) = known else { continue };
+            log::warn!(
+                "archive {id} ({}, {}) cannot be shown: {reason}; bring it back from a copy of the repository, or give it up: copal delete 'REPO::#{id}'",
+                known.name,
+                time(known.time())
+            );
+        }
+    }
+
     /// Opens the repository at `path`, asking for its secret if it needs one.
     pub(super) fn at(path: &Path, secrets: &SecretArgs) -> anyhow::Result<Self> {
         let found = Found::at(path, secrets, secrets.is_given())?;

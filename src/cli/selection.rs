@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use anyhow::bail;
 
 use super::location::Location;
-use super::output::time;
+use super::output::{self, time};
 use super::repository::Opened;
 use crate::id::ArchiveId;
 use crate::repository::archives::Archive;
@@ -69,5 +69,5 @@ pub(super) fn row(archive: &Archive) -> Vec<String> {
 
 /// So many archives.
 pub(super) fn count(archives: usize) -> String {
-    if archives == 1 { "1 archive".into() } else { format!("{archives} archives") }
+    output::count(archives, "archive")
 }

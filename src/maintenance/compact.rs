@@ -24,7 +24,7 @@ use crate::format::envelope::ObjectKind;
 use crate::format::msgpack;
 use crate::format::protocol::{Condemned, LostList};
 use crate::id::{ArchiveId, BlobId, Nonce16, PackId, SessionId};
-use crate::repository::archives::{chain, list_all, read_record};
+use crate::repository::archives::{LostArchive, chain, list_all, read_record};
 use crate::repository::guards::{condemned_lists, condemned_name, intent_name, intents};
 use crate::repository::liveness::{ListedSession, list_sessions};
 use crate::repository::packs::pack_name;
@@ -177,9 +177,10 @@ impl<'a> Compactor<'a> {
             removable,
             report,
         };
-        if let Some(lost) = list_all(repository.objects())?.lost.into_iter().find(|lost| lost.known.is_some())
-        {
-            return Err(Error::UnknownNeeds { archive: lost.id, reason: lost.reason });
+        for LostArchive { id: archive, known, reason } in list_all(repository.objects())?.lost {
+            if let Some(known) = known {
+                return Err(Error::Lost { archive, name: known.name, reason });
+            }
         }
         let standings = compactor.walk_new()?;
         let gone = standings.iter().filter(|stands| stands.standing != Standing::Kept);

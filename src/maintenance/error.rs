@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::format::name::ArchiveName;
 use crate::id::ArchiveId;
 use crate::repository;
 use crate::task::Stopped;
@@ -25,6 +26,18 @@ pub enum Error {
     Unsettled {
         /// The storage.
         storage: String,
+    },
+    /// Nobody deleted an archive, and its record is gone.
+    #[error(
+        "archive {archive} ({name}) cannot be read: {reason}; so nobody knows what it needs, and nothing was deleted. Bring archives/{archive} back from a copy of the repository; if there is none, give the archive up: copal delete 'REPO::#{archive}'"
+    )]
+    Lost {
+        /// The archive.
+        archive: ArchiveId,
+        /// Its name now.
+        name: ArchiveName,
+        /// What happened.
+        reason: String,
     },
     /// What an archive needs is not known.
     #[error(

@@ -155,7 +155,8 @@ pub fn list_all(objects: &Objects) -> Result<Listing> {
     Ok(Listing { archives, deleted, lost })
 }
 
-/// Whether states say that an archive was deleted or withdrawn, even where its record is gone already.
+/// Whether states say that an archive was deleted or withdrawn. Where its record is gone any that was deleted says so, whatever came after: an
+/// undelete that came too late, and died, leaves a restoration above the deletion.
 ///
 /// # Errors
 /// [`Error::Storage`], [`Error::Damaged`], [`Error::Format`].
@@ -164,7 +165,13 @@ pub fn is_deleted(objects: &Objects, archive: ArchiveId) -> Result<bool> {
     if states.iter().any(|state| state.kind == ChangeKind::Withdrawn) {
         return Ok(true);
     }
-    Ok(deletion(objects, &states)?.is_some_and(|(_, state)| state.deleted == Some(true)))
+    let says_so = |state: &ArchiveState| state.deleted == Some(true);
+    if deletion(objects, &states)?.is_some_and(|(_, state)| says_so(&state)) {
+        return Ok(true);
+    }
+    let mut deletions = states.iter().filter(|name| name.kind == ChangeKind::Deleted);
+    Ok(deletions.any(|name| read_state(objects, name).is_ok_and(|state| says_so(&state)))
+        && objects.is_absent(&record_name(archive)))
 }
 
 /// The states that are listed for one archive, in no order.

@@ -111,63 +111,17 @@ impl Memory {
         self.directory.join(format!("place-{}.json", &blake3::hash(place.as_bytes()).to_hex()[..32]))
     }
 
-    /// Judges what a config's plain part says, before any secret is asked for.
-    ///
-    /// # Errors
-    /// [`Distrust`].
-    pub fn check_header(
-        &self,
-        place: &str,
-        header: &ConfigHeader,
-        secret_given: bool,
-    ) -> Result<(), Distrust> {
-        let repository = header.repository;
-        if let Some(known) = read::<Place>(&self.place_file(place))
-            && known.repository != repository
-        {
-            return Err(Distrust::Swapped {
-                place: place.into(),
-                known: known.repository,
-                found: repository,
-            });
-        }
-        if header.encryption == EncryptionMode::None {
-            let known = read::<Remembered>(&self.repository_file(repository));
-            if known.is_some_and(|known| known.encryption != EncryptionMode::None) {
-                return Err(Distrust::Downgraded { repository });
-            }
-            if secret_given {
-                return Err(Distrust::Unencrypted { repository });
-            }
-        }
-        Ok(())
+    /// What is remembered of a place and of the repository in it. To be asked before anything of the repository is read: what another command
+    /// of this machine remembers while this one reads could be newer than what it has read.
+    #[must_use]
+    pub fn recall(&self, place: &str) -> Recalled {
+        let held = read::<Place>(&self.place_file(place)).map(|known| known.repository);
+        let seen = held.and_then(|held| self.seen(held));
+        Recalled { memory: self.clone(), place: place.into(), held, seen }
     }
 
-    /// Judges the archives of an opened repository. `archives` oldest first.
-    ///
-    /// One that this client remembers may be called otherwise now, or give way to a newer one of its name. One that is not there is asked for
-    /// with `is_deleted`: a sealed state that says so is somebody's deletion, and no rollback.
-    ///
-    /// # Errors
-    /// [`Distrust`].
-    pub fn check_archives(
-        &self,
-        repository: RepositoryId,
-        generation: u64,
-        archives: &[Archive],
-        is_deleted: &dyn Fn(ArchiveId) -> bool,
-    ) -> Result<(), Distrust> {
-        let Some(known) = read::<Remembered>(&self.repository_file(repository)) else { return Ok(()) };
-        if generation < known.generation {
-            return Err(Distrust::OlderConfig { repository, found: generation, known: known.generation });
-        }
-        for (name, (archive, time)) in known.newest {
-            let newer = |found: &Archive| found.name.as_str() == name && found.entry.finished > time;
-            if !archives.iter().any(|found| found.id() == archive || newer(found)) && !is_deleted(archive) {
-                return Err(Distrust::RolledBack { repository, archive, name, time: format_time(time) });
-            }
-        }
-        Ok(())
+    fn seen(&self, repository: RepositoryId) -> Option<Remembered> {
+        read(&self.repository_file(repository))
     }
 
     /// Remembers what was seen; a failure is logged. Archives that are not confirmed may yet be withdrawn and are not remembered.
@@ -192,6 +146,70 @@ impl Memory {
                 self.directory.display()
             );
         }
+    }
+}
+
+/// What was remembered when a command began.
+#[derive(Debug)]
+pub struct Recalled {
+    memory: Memory,
+    place: String,
+    /// The repository that was in the place.
+    held: Option<RepositoryId>,
+    seen: Option<Remembered>,
+}
+
+impl Recalled {
+    /// Judges what a config's plain part says, before any secret is asked for.
+    ///
+    /// # Errors
+    /// [`Distrust`].
+    pub fn check_header(&mut self, header: &ConfigHeader, secret_given: bool) -> Result<(), Distrust> {
+        let repository = header.repository;
+        if let Some(known) = self.held.filter(|known| *known != repository) {
+            return Err(Distrust::Swapped { place: self.place.clone(), known, found: repository });
+        }
+        if self.held.is_none() {
+            // It may be known from another place.
+            self.seen = self.memory.seen(repository);
+        }
+        if header.encryption == EncryptionMode::None {
+            if self.seen.as_ref().is_some_and(|seen| seen.encryption != EncryptionMode::None) {
+                return Err(Distrust::Downgraded { repository });
+            }
+            if secret_given {
+                return Err(Distrust::Unencrypted { repository });
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges the archives of an opened repository whose header was judged. `archives` oldest first.
+    ///
+    /// One that this client remembers may be called otherwise now, or give way to a newer one of its name. One that is not there is asked for
+    /// with `is_deleted`: a sealed state that says so is somebody's deletion, and no rollback.
+    ///
+    /// # Errors
+    /// [`Distrust`].
+    pub fn check_archives(
+        &self,
+        repository: RepositoryId,
+        generation: u64,
+        archives: &[Archive],
+        is_deleted: &dyn Fn(ArchiveId) -> bool,
+    ) -> Result<(), Distrust> {
+        let Some(seen) = &self.seen else { return Ok(()) };
+        if generation < seen.generation {
+            return Err(Distrust::OlderConfig { repository, found: generation, known: seen.generation });
+        }
+        for (name, &(archive, time)) in &seen.newest {
+            let newer = |found: &Archive| found.name.as_str() == name.as_str() && found.entry.finished > time;
+            if !archives.iter().any(|found| found.id() == archive || newer(found)) && !is_deleted(archive) {
+                let (name, time) = (name.clone(), format_time(time));
+                return Err(Distrust::RolledBack { repository, archive, name, time });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -238,18 +256,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::new(dir.path().join("state"));
         let ours = header(1, EncryptionMode::Slots);
-        assert_eq!(memory.check_header("/repo", &ours, true), Ok(()));
+        let judge =
+            |place: &str, header: &ConfigHeader, secret| memory.recall(place).check_header(header, secret);
+        assert_eq!(judge("/repo", &ours, true), Ok(()));
         memory.remember("/repo", &ours, 2, &[]);
-        assert_eq!(memory.check_header("/repo", &ours, true), Ok(()));
+        assert_eq!(judge("/repo", &ours, true), Ok(()));
         let plain = header(1, EncryptionMode::None);
-        assert!(matches!(memory.check_header("/repo", &plain, false), Err(Distrust::Downgraded { .. })));
-        assert!(matches!(memory.check_header("/elsewhere", &plain, false), Err(Distrust::Downgraded { .. })));
+        assert!(matches!(judge("/repo", &plain, false), Err(Distrust::Downgraded { .. })));
+        assert!(matches!(judge("/elsewhere", &plain, false), Err(Distrust::Downgraded { .. })));
         let other = header(2, EncryptionMode::Slots);
-        assert!(matches!(memory.check_header("/repo", &other, true), Err(Distrust::Swapped { .. })));
+        assert!(matches!(judge("/repo", &other, true), Err(Distrust::Swapped { .. })));
         let fresh = header(3, EncryptionMode::None);
-        assert!(matches!(memory.check_header("/new", &fresh, true), Err(Distrust::Unencrypted { .. })));
-        assert_eq!(memory.check_header("/new", &fresh, false), Ok(()));
-        let older = memory.check_archives(ours.repository, 1, &[], &|_| false);
+        assert!(matches!(judge("/new", &fresh, true), Err(Distrust::Unencrypted { .. })));
+        assert_eq!(judge("/new", &fresh, false), Ok(()));
+        let older = memory.recall("/repo").check_archives(ours.repository, 1, &[], &|_| false);
         assert!(matches!(older, Err(Distrust::OlderConfig { found: 1, known: 2, .. })));
     }
 }

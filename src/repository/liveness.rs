@@ -113,8 +113,17 @@ fn runs(pid: u32, session_started: i64) -> bool {
     /// The clock that tells when processes started is coarse, and clocks are set now and then.
     const SLACK: i64 = 60_000_000_000;
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    if has_ended(&stat) {
+        return false;
+    }
     // Where the start cannot be told, the process is taken for the one that is meant.
     process_started(&stat).is_none_or(|started| started <= session_started.saturating_add(SLACK))
+}
+
+/// Whether a process is dead and only waits for its parent to ask how it ended, from its `/proc/PID/stat` (the third field). Some parents never
+/// ask, such as the first process of many a container.
+fn has_ended(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, behind_name)| behind_name.trim_start().starts_with(['Z', 'X']))
 }
 
 /// When a process started, in ns since 1970, from its `/proc/PID/stat` (proc(5): the 22nd field, in ticks since boot).
@@ -157,6 +166,22 @@ mod tests {
         let gone = session(child.id());
         child.wait().unwrap();
         assert_eq!(here.judge(&gone, now()), Liveness::Gone);
+    }
+
+    #[test]
+    fn a_dead_process_that_nobody_has_waited_for_is_gone() {
+        let here = Here::look();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        assert_eq!(here.judge(&session(child.id()), now()), Liveness::Runs);
+        child.kill().unwrap();
+        // It dies a moment after the signal was sent, and stays in the table of processes.
+        while here.judge(&session(child.id()), now()) == Liveness::Runs {
+            std::thread::yield_now();
+        }
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        assert!(has_ended(&stat), "{stat}");
+        child.wait().unwrap();
+        assert!(!has_ended("7 (name) Z) S 1"), "a name may have brackets");
     }
 
     #[test]

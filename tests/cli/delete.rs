@@ -75,12 +75,17 @@ fn all_means_all() {
 #[test]
 fn a_lost_archive_holds_compaction_up_until_it_is_given_up() {
     let place = several();
+    place.copal("init other --encryption none").ok();
     let listed = place.copal("list repo --json").ok().json();
     let id = listed["archives"][0]["id"].as_str().expect("an id").to_owned();
     for copy in ["repo/archives", "repo/mirror/archives"] {
         std::fs::remove_file(place.path(format!("{copy}/{id}"))).expect("remove");
     }
-    place.copal("list repo").warns(&[&id, "cannot be shown", "is gone"]);
+    for command in ["list repo", "info repo", "prune repo -n --keep-last 9", "copy -n repo other"] {
+        place.copal(command).warns(&[&id, "cannot be shown", "is gone"]);
+    }
+    let lost = place.copal("list repo --json").warns(&[&id]).json();
+    assert_eq!((&lost["lost"][0]["id"], &lost["lost"][0]["name"]), (&id.clone().into(), &"web01".into()));
     let checked = place.copal("check repo").end();
     assert_eq!(checked.code, 1, "{checked}");
     checked.says(&["bring the records back"]).prints(&[&id, "web01", "is damaged"]);

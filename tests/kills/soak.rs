@@ -110,10 +110,10 @@ fn assert_done(ended: &Ended, command: &str) {
 }
 
 impl Soak<'_> {
-    /// Runs a command, which may be killed. What this machine remembers is left out: a process that listed an archive before others deleted
-    /// and reclaimed it may remember it after them, which the next one takes for a rollback.
-    fn run(&self, run: Run, dice: &mut Dice) -> Ended {
-        let child = run.arg("--trust-changed").spawn();
+    /// Runs a command, which may be killed. A process that listed an archive before others deleted and reclaimed it may remember it after them:
+    /// what is left of a deleted archive tells the next one that this is no rollback.
+    fn run(&self, mut run: Run, dice: &mut Dice) -> Ended {
+        let child = run.spawn();
         if dice.chance(KILLED) {
             self.kill_later(&child, dice);
         }
@@ -200,7 +200,7 @@ impl Soak<'_> {
         let space = Space::new(&self.field.place, "mkdir mnt");
         let key = self.field.place.path("main.key");
         while Instant::now() < self.until {
-            let mut run = space.copal("mount -f repo mnt --trust-changed").env("COPAL_KEY_FILE", &key);
+            let mut run = space.copal("mount -f repo mnt").env("COPAL_KEY_FILE", &key);
             let mut server = Server(run.spawn());
             let life = Instant::now() + Duration::from_millis(1000 + dice.below(3000));
             while Instant::now() < life && Instant::now() < self.until {

@@ -19,6 +19,7 @@ pub(in crate::cli) fn run(args: &CopyArgs) -> anyhow::Result<()> {
     let source = Location::parse(Some(&args.from))?;
     let target = Location::parse(Some(&args.to))?.repository_only()?;
     let from = Opened::at(&source.repository, &args.secrets)?;
+    from.warn_of_lost();
     let chosen = chosen(source.reference.as_deref(), &from.archives)?;
     let to = Opened::at(&target, &args.to_secrets.secrets())?;
     let options = CopyOptions { compression: args.compression, recut: args.recut, dry_run: args.dry_run };

@@ -33,6 +33,7 @@ pub(in crate::cli) fn run(args: &ListArgs) -> anyhow::Result<()> {
 }
 
 fn repository(args: &ListArgs, opened: &Opened) -> anyhow::Result<()> {
+    opened.warn_of_lost();
     let repository = &opened.repository;
     let config = repository.config();
     let storage = repository.objects().storage();

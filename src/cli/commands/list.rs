@@ -12,14 +12,7 @@ use crate::repository::reference::Reference;
 pub(in crate::cli) fn run(ListCommandArgs { list: args, deleted }: &ListCommandArgs) -> anyhow::Result<()> {
     let location = Location::parse(args.location.as_deref())?;
     let opened = Opened::at(&location.repository, &args.secrets)?;
-    for LostArchive { id, known, reason } in &opened.lost {
-        let Some(known) = known else { continue };
-        log::warn!(
-            "archive {id} ({}, {}) cannot be shown: {reason}; bring it back from a copy of the repository, or give it up: copal delete 'REPO::#{id}'",
-            known.name,
-            time(known.time())
-        );
-    }
+    opened.warn_of_lost();
     let archives = if *deleted { &opened.deleted } else { &opened.archives };
     let shown = match location.reference.as_deref() {
         None => archives.iter().collect(),
@@ -34,7 +27,10 @@ pub(in crate::cli) fn run(ListCommandArgs { list: args, deleted }: &ListCommandA
     };
     if args.json {
         let archives: Vec<_> = shown.iter().map(|archive| summary(archive)).collect();
-        return output::json(&json!({ "repository": opened.repository.id(), "archives": archives }));
+        let lost: Vec<_> = opened.lost.iter().map(lost).collect();
+        return output::json(
+            &json!({ "repository": opened.repository.id(), "archives": archives, "lost": lost }),
+        );
     }
     let head = ["NAME", "TIME (UTC)", "SIZE", "DATA", "ID", ""].map(str::to_owned).to_vec();
     let rows: Vec<_> = std::iter::once(head).chain(shown.into_iter().map(row)).collect();
@@ -57,6 +53,16 @@ pub(in crate::cli) fn summary(archive: &Archive) -> serde_json::Value {
         summary["deleted"] = json!({ "time": rfc3339(deletion.time), "host": deletion.host });
     }
     summary
+}
+
+/// An archive that cannot be shown, for programs.
+fn lost(lost: &LostArchive) -> serde_json::Value {
+    let mut document = json!({ "id": lost.id, "reason": lost.reason });
+    if let Some(known) = &lost.known {
+        document["name"] = json!(known.name);
+        document["time"] = json!(rfc3339(known.time()));
+    }
+    document
 }
 
 fn row(archive: &Archive) -> Vec<String> {

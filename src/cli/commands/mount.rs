@@ -168,6 +168,7 @@ fn serve(
     location: &Location,
     opened: &Opened,
 ) -> anyhow::Result<Server> {
+    opened.warn_of_lost();
     let path = prepare(&args.directory, &location.repository)?;
     let options = MountOptions {
         scope: scope(location.reference.as_deref(), &opened.archives)?,

@@ -28,6 +28,7 @@ pub(in crate::cli) fn run(args: &PruneArgs) -> anyhow::Result<()> {
         bail!("prune judges all archives of a name; {reference} names one: 'copal delete' is for that");
     }
     let opened = Opened::at(&location.repository, &args.secrets)?;
+    opened.warn_of_lost();
     let judged: Vec<&Archive> = match &reference {
         None => opened.archives.iter().collect(),
         Some(reference) => reference.matches(&opened.archives)?,

@@ -31,8 +31,9 @@ pub(super) fn memory(input: &[u8]) -> bool {
         let file = state.path().join(&files[usize::from(which & 1)]);
         std::fs::write(&file, json).expect("the file can be written");
         let memory = Memory::new(state.path().to_owned());
-        let judged = memory.check_header(PLACE, &header(), false);
-        let listed = memory.check_archives(REPOSITORY, 0, &[], &|_| false);
+        let mut recalled = memory.recall(PLACE);
+        let judged = recalled.check_header(&header(), false);
+        let listed = recalled.check_archives(REPOSITORY, 0, &[], &|_| false);
         std::fs::remove_file(&file).expect("the file can be removed");
         judged.is_err() || listed.is_err()
     })
