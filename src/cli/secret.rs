@@ -270,9 +270,13 @@ fn read_key_file(path: &Path) -> anyhow::Result<Secret> {
         format!("cannot open key file {}; without it the repository stays locked", path.display())
     })?;
     let mut contents = Zeroizing::new(Vec::new());
-    file.take(KEY_FILE.end() + 1).read_to_end(&mut contents)?;
-    if !KEY_FILE.contains(&(contents.len() as u64)) {
-        bail!("key file {} has {} bytes; 32 to 1048576 are allowed", path.display(), contents.len());
+    file.take(KEY_FILE.end() + 1)
+        .read_to_end(&mut contents)
+        .with_context(|| format!("cannot read key file {}", path.display()))?;
+    let len = contents.len() as u64;
+    if !KEY_FILE.contains(&len) {
+        let has = if len < *KEY_FILE.start() { format!("{len} bytes") } else { "too many bytes".into() };
+        bail!("key file {} has {has}; 32 to 1048576 are allowed", path.display());
     }
     Ok(Secret::KeyFile(contents))
 }

@@ -33,6 +33,14 @@ pub enum Error {
         /// Where it was looked for.
         storage: String,
     },
+    /// Objects of a repository, but no config.
+    #[error(
+        "what lies in {storage} looks like a Copal repository whose config is gone from both its places: restore the file 'config' from a copy of the repository, and do not run 'copal init' here"
+    )]
+    NoConfig {
+        /// Where it was looked for.
+        storage: String,
+    },
     /// No copy of the config is whole.
     #[error(
         "the config of the repository in {storage} is damaged, and there is no whole second copy: restore the file 'config' from a copy of the repository"

@@ -98,7 +98,7 @@ impl Locked {
     /// Reads the config. Writes nothing.
     ///
     /// # Errors
-    /// [`Error::NoRepository`], [`Error::Format`] for versions and features of the future, [`Error::Storage`].
+    /// [`Error::NoRepository`], [`Error::NoConfig`], [`Error::Format`] for versions and features of the future, [`Error::Storage`].
     pub fn read(storage: Arc<dyn Storage>) -> Result<Self> {
         let stored = |name: &Name| -> Result<Vec<u8>> {
             storage.read(name, MAX_CONFIG).map_err(|source| Error::Storage {
@@ -125,7 +125,13 @@ impl Locked {
                     config
                 }
                 Err(second) if error.is_missing() && second.is_missing() => {
-                    return Err(Error::NoRepository { storage: storage.describe() });
+                    let is_used = |folder| storage.list(folder).is_ok_and(|listed| !listed.is_empty());
+                    let storage = storage.describe();
+                    return Err(if ["keys", "archives", "packs"].into_iter().any(is_used) {
+                        Error::NoConfig { storage }
+                    } else {
+                        Error::NoRepository { storage }
+                    });
                 }
                 Err(second) => {
                     let error = if error.is_missing() { second } else { error };

@@ -78,7 +78,7 @@ fn repairs_say_what_they_did_and_what_is_left() {
     repaired.says(&["1 archive is damaged"]).prints(&words);
     assert_eq!(packs(&place, "repo/quarantine").len(), 1);
     place.copal("create repo::web01 disk.img").ok();
-    place.copal("check repo --verify-data").ok().prints(&["were stored again by later backups"]);
+    place.copal("check repo --verify-data").ok().prints(&["stored again by later backups: 1 chunk;"]);
     place.copal("extract repo::web01~1 out.img").ok();
     assert!(place.read("out.img") == place.read("disk.img"));
     let json = place.copal("check repo --repair --json").ok().json();

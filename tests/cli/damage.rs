@@ -66,7 +66,7 @@ fn one_damaged_config_is_a_warning() {
         place.copal("extract repo::web01 --stdout").warns(&words);
         fs::remove_file(place.path("repo/mirror/config")).expect("remove");
         if change == "remove" {
-            all_commands(&place, &["repo holds no Copal repository; check the path"]);
+            all_commands(&place, &["config is gone from both its places", "restore the file 'config'"]);
         } else {
             all_commands(
                 &place,

@@ -292,35 +292,36 @@ fn notes(report: &Report, stale: usize) -> Vec<String> {
     }
     if notes.unindexed_packs.count > 0 {
         lines.push(format!(
-            "{} packs with {} belong to a running command, or were left by an interrupted one",
-            notes.unindexed_packs.count,
+            "of a running command, or left by an interrupted one: {} with {}",
+            count(notes.unindexed_packs.count, "pack"),
             size(notes.unindexed_packs.bytes)
         ));
     }
     if !notes.interrupted.is_empty() {
         lines.push(format!(
-            "{} objects of interrupted commands were stored once instead of twice; nothing needs them",
-            notes.interrupted.len()
+            "stored once instead of twice by interrupted commands, and not needed: {}",
+            count(notes.interrupted.len(), "object")
         ));
     }
     if report.given_up.healed > 0 {
         lines.push(format!(
-            "{} chunks that were lost were stored again by later backups: the archives that need them are whole there",
-            report.given_up.healed
+            "lost, and stored again by later backups: {}; the archives that need them are whole there",
+            count(report.given_up.healed, "chunk")
         ));
     }
     if report.given_up.lost > 0 {
         lines.push(format!(
-            "{} chunks are known to be lost; a backup that meets them heals them",
-            report.given_up.lost
+            "known to be lost: {}; a backup that meets them heals them",
+            count(report.given_up.lost, "chunk")
         ));
     }
     if notes.unknown_names > 0 {
-        lines.push(format!("{} files have names that mean nothing here", notes.unknown_names));
+        lines.push(format!("with names that mean nothing here: {}", count(notes.unknown_names, "file")));
     }
     if stale > 0 {
         lines.push(format!(
-            "{stale} temporary files were left in 'tmp' by interrupted commands; 'copal compact' removes them"
+            "left in 'tmp' by interrupted commands: {}; 'copal compact' removes them",
+            count(stale, "temporary file")
         ));
     }
     lines.into_iter().map(|line| format!("Note         {line}")).collect()
@@ -352,9 +353,10 @@ fn verdict(report: &Report) -> String {
     let degraded = report.findings.iter().filter(|finding| finding.fault == Fault::Copy).count();
     match report.damaged.len() {
         0 if degraded == report.findings.len() => format!(
-            "{degraded} objects have one good copy of two: every archive is whole, but the next damage may not spare it"
+            "one good copy of two is left of {}: every archive is whole, but the next damage may not spare it",
+            count(degraded, "object")
         ),
-        0 => format!("{} objects are damaged; every archive is whole", report.findings.len()),
+        0 => format!("damaged: {}; every archive is whole", count(report.findings.len(), "object")),
         1 => "1 archive is damaged".into(),
         archives => format!("{archives} archives are damaged"),
     }
