@@ -1,10 +1,14 @@
 //! Images: their map trees, span maps and chunks, read lazily through byte-bounded caches.
 
+pub mod blocks;
 pub mod cache;
 pub mod diff;
 pub mod maps;
+pub mod prefetcher;
 pub mod reach;
 pub mod reader;
+mod runs;
+pub mod streams;
 pub mod tree_writer;
 pub mod walk;
 

@@ -204,3 +204,92 @@ fn eight_readers_open_a_chunk_once() {
     let opened = recorder.calls().iter().filter(|call| call.name.starts_with("packs/")).count();
     assert_eq!(opened, 1);
 }
+
+/// A repository behind a recorder, and an image of 512 chunks of 4096 bytes that lie beside each other.
+fn many_chunks() -> (Arc<Recorder<MemoryStorage>>, Arc<Repository>, Image, Vec<u8>) {
+    let recorder = Arc::new(Recorder::new(MemoryStorage::new()));
+    make(recorder.clone());
+    let bytes = noise(7, 2 << 20);
+    let repository = open(recorder.clone());
+    back_up(&repository, "disk", file_of(&bytes).path());
+    let newest = repository.archives().expect("list")[0].id();
+    let image = common::image(&repository, newest);
+    recorder.clear();
+    (recorder, repository, image, bytes)
+}
+
+fn pack_reads(recorder: &Recorder<MemoryStorage>) -> Vec<u64> {
+    let calls = recorder.calls();
+    calls.iter().filter(|call| call.name.starts_with("packs/")).map(|call| call.len).collect()
+}
+
+#[test]
+fn chunks_that_lie_beside_each_other_are_one_read() {
+    let (recorder, repository, image, bytes) = many_chunks();
+    let reader = reader_of(&repository);
+    let read = |range: std::ops::Range<usize>| {
+        let mut buffer = vec![0; range.len()];
+        reader.read_at(&image, range.start as u64, &mut buffer).expect("read");
+        assert!(buffer == bytes[range]);
+    };
+    // In the middle, so that the next one has chunks on both sides of what is there.
+    read(300_000..400_000);
+    let reads = pack_reads(&recorder);
+    assert!(reads.len() == 1 && reads[0] > 100_000, "{reads:?}");
+    read(0..900_000);
+    let reads = pack_reads(&recorder);
+    assert_eq!(reads.len(), 3, "{reads:?}");
+    read(0..2 << 20);
+    // The rest in two parts, since one is a megabyte at most; the pack may have chunks in another order than the image.
+    let reads = pack_reads(&recorder);
+    assert!(reads.len() <= 8, "{reads:?}");
+    assert!(reads.iter().all(|len| *len <= 1 << 20));
+    let overhead = 512 * 64;
+    assert!(reads.iter().sum::<u64>() < (2 << 20) + overhead, "nothing is read twice: {reads:?}");
+    assert_eq!(reader.counts().chunks.loads, 512);
+}
+
+#[test]
+fn readers_that_collide_read_nothing_twice() {
+    let (recorder, repository, image, bytes) = many_chunks();
+    let reader = reader_of(&repository);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (reader, bytes) = (&reader, &bytes);
+            scope.spawn(move || {
+                let step = 100_000 + thread * 7777;
+                for start in (0..bytes.len()).step_by(step) {
+                    let end = bytes.len().min(start + step);
+                    let mut buffer = vec![0; end - start];
+                    if thread % 2 == 0 {
+                        reader.load_ahead(&image, &(start as u64..end as u64));
+                    }
+                    reader.read_at(&image, start as u64, &mut buffer).expect("read");
+                    assert!(buffer == bytes[start..end]);
+                }
+            });
+        }
+    });
+    let counts = reader.counts().chunks;
+    assert_eq!((counts.loads + counts.ahead, counts.failures), (512, 0), "{counts:?}");
+    assert_eq!((counts.ahead_used, counts.ahead_wasted), (counts.ahead, 0), "{counts:?}");
+    assert!(pack_reads(&recorder).iter().sum::<u64>() < (2 << 20) + 512 * 64);
+}
+
+#[test]
+fn what_is_loaded_ahead_is_bounded_and_costs_the_reader_nothing() {
+    let (recorder, repository, image, bytes) = many_chunks();
+    let reader = ImageReader::new(repository.clone(), 4 << 20);
+    reader.load_ahead(&image, &(100_000..200_000));
+    assert_eq!(pack_reads(&recorder).len(), 1);
+    let mut buffer = vec![0; 100_000];
+    reader.read_at(&image, 100_000, &mut buffer).expect("read");
+    assert!(buffer == bytes[100_000..200_000] && pack_reads(&recorder).len() == 1);
+    // Most of the cache stays free of what nobody has asked for, and beyond the end there is nothing.
+    let most = reader.ahead_limit() as u64 + (1 << 20);
+    reader.load_ahead(&image, &(0..image.size + 5));
+    reader.load_ahead(&image, &(0..image.size));
+    reader.load_ahead(&image, &(image.size + 5..image.size + 10));
+    let loaded: u64 = pack_reads(&recorder).iter().sum();
+    assert!(loaded < most + 100_000, "{loaded}");
+}

@@ -75,8 +75,19 @@ fn zstd_into(out: &mut Vec<u8>, plain: &[u8], plain_len: [u8; 4], level: i32) ->
 /// The plain bytes of `packed`, at most `limit` of them.
 ///
 /// # Errors
-/// [`CodecError::UnknownCodec`], [`CodecError::BadCompression`], [`CodecError::TooLong`]. Never allocates more than `limit`.
+/// As [`unpack_into`].
 pub fn unpack(packed: &[u8], limit: usize) -> Result<Vec<u8>, CodecError> {
+    let mut plain = Vec::new();
+    unpack_into(packed, limit, &mut plain)?;
+    Ok(plain)
+}
+
+/// Replaces what is in `plain` by the plain bytes of `packed`, at most `limit` of them.
+///
+/// # Errors
+/// [`CodecError::UnknownCodec`], [`CodecError::BadCompression`], [`CodecError::TooLong`]. Never allocates more than `limit`.
+pub fn unpack_into(packed: &[u8], limit: usize, plain: &mut Vec<u8>) -> Result<(), CodecError> {
+    plain.clear();
     let Some(([codec, len @ ..], payload)) = packed.split_first_chunk::<PACK_OVERHEAD>() else {
         return Err(CodecError::TooShort { len: packed.len() });
     };
@@ -85,26 +96,31 @@ pub fn unpack(packed: &[u8], limit: usize) -> Result<Vec<u8>, CodecError> {
         return Err(CodecError::TooLong { len: plain_len, limit });
     }
     match *codec {
-        RAW if payload.len() == plain_len => Ok(payload.to_vec()),
-        ZSTD => decompress(payload, plain_len).ok_or(CodecError::BadCompression { expected: plain_len }),
-        RAW => Err(CodecError::BadCompression { expected: plain_len }),
+        RAW if payload.len() == plain_len => {
+            plain.reserve_exact(plain_len);
+            plain.extend_from_slice(payload);
+            Ok(())
+        }
+        ZSTD if decompress(payload, plain_len, plain) => Ok(()),
+        RAW | ZSTD => Err(CodecError::BadCompression { expected: plain_len }),
         codec => Err(CodecError::UnknownCodec { codec }),
     }
 }
 
-/// One frame, and nothing behind it, that gives exactly `plain_len` bytes.
-fn decompress(frame: &[u8], plain_len: usize) -> Option<Vec<u8>> {
-    if zstd::zstd_safe::find_frame_compressed_size(frame).ok()? != frame.len() {
-        return None;
+/// Whether this is one frame, with nothing behind it, that gives exactly `plain_len` bytes, which `plain`, empty before, then holds.
+fn decompress(frame: &[u8], plain_len: usize, plain: &mut Vec<u8>) -> bool {
+    if zstd::zstd_safe::find_frame_compressed_size(frame) != Ok(frame.len()) {
+        return false;
     }
-    let mut plain = vec![0; plain_len];
+    // Not filled first: zstd writes behind the vector's end, within its capacity.
+    plain.reserve_exact(plain_len);
     let len = DECOMPRESSOR.with_borrow_mut(|slot| {
         if slot.is_none() {
             *slot = Decompressor::new().ok();
         }
-        slot.as_mut()?.decompress_to_buffer(frame, &mut plain[..]).ok()
-    })?;
-    (len == plain_len).then_some(plain)
+        slot.as_mut()?.decompress_to_buffer(frame, plain).ok()
+    });
+    len == Some(plain_len)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use aes_gcm_siv::aead::{AeadInOut, KeyInit};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
 
 use super::CodecError;
-use super::compress::{Compression, PACK_OVERHEAD, pack_into, unpack};
+use super::compress::{Compression, PACK_OVERHEAD, pack_into, unpack, unpack_into};
 
 /// Bytes of the nonce that stand first.
 const NONCE: usize = 12;
@@ -84,6 +84,20 @@ impl SealKey {
     /// Any [`CodecError`] but a missing key.
     pub fn open_packed(&self, aad: &[u8], sealed: &mut [u8], limit: usize) -> Result<Vec<u8>, CodecError> {
         unpack(self.open_in_place(aad, sealed)?, limit)
+    }
+
+    /// As [`Self::open_packed`], into a buffer, whose content is replaced.
+    ///
+    /// # Errors
+    /// Any [`CodecError`] but a missing key.
+    pub fn open_packed_into(
+        &self,
+        aad: &[u8],
+        sealed: &mut [u8],
+        limit: usize,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), CodecError> {
+        unpack_into(self.open_in_place(aad, sealed)?, limit, plain)
     }
 
     fn open_in_place<'a>(&self, aad: &[u8], sealed: &'a mut [u8]) -> Result<&'a [u8], CodecError> {

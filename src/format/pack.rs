@@ -127,8 +127,25 @@ pub fn open_blob(
     epoch: u32,
     sealed: &mut [u8],
 ) -> Result<Vec<u8>, CodecError> {
+    let mut plain = Vec::new();
+    open_blob_into(keyring, kind, id, epoch, sealed, &mut plain)?;
+    Ok(plain)
+}
+
+/// As [`open_blob`], into a buffer, whose content is replaced.
+///
+/// # Errors
+/// As [`open_blob`].
+pub fn open_blob_into(
+    keyring: &Keyring,
+    kind: BlobKind,
+    id: &BlobId,
+    epoch: u32,
+    sealed: &mut [u8],
+    plain: &mut Vec<u8>,
+) -> Result<(), CodecError> {
     let aad = blob_aad(keyring, kind, epoch, id);
-    keyring.seal_key(kind.class(), epoch)?.open_packed(&aad, sealed, plain_limit(kind))
+    keyring.seal_key(kind.class(), epoch)?.open_packed_into(&aad, sealed, plain_limit(kind), plain)
 }
 
 /// The first bytes of a pack.

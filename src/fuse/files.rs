@@ -9,10 +9,14 @@ use parking_lot::{Mutex, RwLock};
 use super::errno::{Errno, errno_of};
 use crate::id::BlobId;
 use crate::image::Image;
+use crate::image::prefetcher::Prefetcher;
 use crate::image::reader::ImageReader;
+use crate::image::streams::Streams;
 use crate::repository::Error;
 use crate::repository::archives::{Archive, chain};
 
+/// How far ahead of a sequential reader chunks are loaded at most, in bytes.
+const WIDEST_WINDOW: u64 = 8 << 20;
 /// How many lost chunks are remembered as logged.
 const MAX_LOGGED: usize = 4096;
 
@@ -23,12 +27,14 @@ pub struct OpenImage {
     /// For messages.
     archive: Arc<Archive>,
     member: usize,
+    streams: Mutex<Streams>,
 }
 
 /// All open images of a mount.
 #[derive(Debug)]
 pub struct Files {
-    reader: ImageReader,
+    reader: Arc<ImageReader>,
+    prefetcher: Prefetcher,
     open: RwLock<HashMap<u64, Arc<OpenImage>>>,
     next: AtomicU64,
     logged: Mutex<HashSet<BlobId>>,
@@ -47,7 +53,10 @@ impl Files {
     /// Files read by `reader`.
     #[must_use]
     pub fn new(reader: ImageReader) -> Self {
-        Self { reader, open: RwLock::default(), next: AtomicU64::new(1), logged: Mutex::default() }
+        let reader = Arc::new(reader);
+        let prefetcher = Prefetcher::new(&reader);
+        let (open, next, logged) = Default::default();
+        Self { reader, prefetcher, open, next, logged }
     }
 
     /// The reader beneath.
@@ -69,7 +78,8 @@ impl Files {
         let found = record.members.get(member).ok_or(Errno::IO)?;
         let image = Image::of(found, repository.config().span_shift);
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
-        self.open.write().insert(handle, Arc::new(OpenImage { image, archive, member }));
+        let streams = Mutex::new(Streams::new(WIDEST_WINDOW.min(self.reader.ahead_limit() as u64)));
+        self.open.write().insert(handle, Arc::new(OpenImage { image, archive, member, streams }));
         Ok(handle)
     }
 
@@ -88,6 +98,10 @@ impl Files {
     /// [`Errno::IO`] if any of these bytes cannot be had; logged once for each chunk.
     pub fn read(&self, handle: u64, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
         let file = self.get(handle)?;
+        let ahead = file.streams.lock().observe(&(offset..offset.saturating_add(buf.len() as u64)));
+        if let Some(ahead) = ahead {
+            self.prefetcher.load(&file.image, &ahead);
+        }
         self.reader.read_at(&file.image, offset, buf).map_err(|error| self.failed(&file, offset, &error))
     }
 

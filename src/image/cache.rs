@@ -1,57 +1,130 @@
-//! An LRU cache bounded in bytes, with one load per key however many readers wait for it.
+//! A cache bounded in bytes, with one load per key however many readers wait for it, and which a long scan does not flush.
+//!
+//! The policy follows 2Q (Johnson and Shasha, VLDB 1994): what is new goes to one list, and of what has left that list only the key is
+//! remembered. Who is asked for again then was part of no scan, and goes to another list, which keeps three quarters of the space from
+//! all that is new. In both lists the least recently used leaves first.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
+use serde::Serialize;
 
 /// What an entry costs beside its value, in bytes: key, list, hash table and allocator.
 const ENTRY_OVERHEAD: usize = 160;
+/// The part of the space that what is new has at least.
+const NEW_SHARE: usize = 4;
+/// The part of the space that keys of what has left may take.
+const LEFT_SHARE: usize = 32;
 
-/// How often the cache was asked, and what for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// How a cache was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct CacheCounts {
     /// Found ready.
     pub hits: u64,
-    /// Loaded.
+    /// Loaded because a reader asked.
     pub loads: u64,
-    /// Waited for another reader's load.
+    /// Waited for another's load.
     pub shared: u64,
     /// Loads that failed.
     pub failures: u64,
+    /// Loaded before a reader asked.
+    pub ahead: u64,
+    /// Of these, asked for in time.
+    pub ahead_used: u64,
+    /// Of these, displaced before anybody asked.
+    pub ahead_wasted: u64,
+    /// Displaced.
+    pub evicted: u64,
 }
 
-#[derive(Debug, Default)]
-struct Counters {
-    hits: AtomicU64,
-    loads: AtomicU64,
-    shared: AtomicU64,
-    failures: AtomicU64,
+/// Who wants a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A reader, which waits for it.
+    Demand,
+    /// Nobody yet.
+    Ahead,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Outcome<V, E> {
     Ready(V),
     Failed(Arc<E>),
-    /// The loader panicked; waiters try themselves.
+    /// The loader gave up or panicked; waiters try themselves.
     Abandoned,
 }
 
 /// A load that is under way.
 #[derive(Debug)]
-struct Flight<V, E> {
+pub struct Flight<V, E> {
+    /// Whether a reader has asked meanwhile; written and read under the cache's lock.
+    is_wanted: AtomicBool,
     outcome: Mutex<Option<Outcome<V, E>>>,
     landed: Condvar,
 }
 
+impl<V: Clone, E> Flight<V, E> {
+    /// Waits for another's load. `None` if that was given up.
+    fn wait(&self) -> Option<Result<V, Arc<E>>> {
+        let mut outcome = self.outcome.lock();
+        loop {
+            match outcome.as_ref() {
+                None => self.landed.wait(&mut outcome),
+                Some(Outcome::Ready(value)) => return Some(Ok(value.clone())),
+                Some(Outcome::Failed(error)) => return Some(Err(error.clone())),
+                Some(Outcome::Abandoned) => return None,
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry<V> {
+    value: V,
+    cost: usize,
+    /// Loaded ahead, and not asked for since.
+    ahead: bool,
+}
+
+/// Entries, and how many bytes they take.
+#[derive(Debug)]
+struct List<K: Hash + Eq, V> {
+    entries: LruCache<K, Entry<V>>,
+    bytes: usize,
+}
+
+impl<K: Hash + Eq, V> List<K, V> {
+    fn new() -> Self {
+        Self { entries: LruCache::unbounded(), bytes: 0 }
+    }
+
+    fn put(&mut self, key: K, entry: Entry<V>) {
+        self.bytes += entry.cost;
+        self.entries.put(key, entry);
+    }
+
+    fn pop_oldest(&mut self) -> Option<(K, Entry<V>)> {
+        let (key, entry) = self.entries.pop_lru()?;
+        self.bytes -= entry.cost;
+        Some((key, entry))
+    }
+}
+
 #[derive(Debug)]
 struct State<K: Hash + Eq, V, E> {
-    ready: LruCache<K, (V, usize)>,
-    bytes: usize,
+    new: List<K, V>,
+    /// Asked for again after they had left the other list.
+    kept: List<K, V>,
+    /// Keys of what has left that list.
+    left: LruCache<K, ()>,
+    /// Bytes of what was loaded ahead and not asked for yet.
+    ahead_bytes: usize,
     flights: HashMap<K, Arc<Flight<V, E>>>,
+    counts: CacheCounts,
 }
 
 /// Values by key, at most so many bytes of them.
@@ -59,15 +132,33 @@ struct State<K: Hash + Eq, V, E> {
 pub struct Cache<K: Hash + Eq, V, E> {
     state: Mutex<State<K, V, E>>,
     capacity: usize,
-    counters: Counters,
+    shared: AtomicU64,
+}
+
+/// What became of a key that was asked for.
+#[derive(Debug)]
+pub enum Asked<'a, K: Hash + Eq + Copy, V: Clone, E> {
+    /// It was there.
+    Ready(V),
+    /// Another one loads it.
+    Loading(Arc<Flight<V, E>>),
+    /// The asker is to load it.
+    Mine(Claim<'a, K, V, E>),
 }
 
 impl<K: Hash + Eq + Copy, V: Clone, E> Cache<K, V, E> {
     /// A cache of at most `capacity` bytes, overhead included.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        let state = State { ready: LruCache::unbounded(), bytes: 0, flights: HashMap::new() };
-        Self { state: Mutex::new(state), capacity, counters: Counters::default() }
+        let state = State {
+            new: List::new(),
+            kept: List::new(),
+            left: LruCache::unbounded(),
+            ahead_bytes: 0,
+            flights: HashMap::new(),
+            counts: CacheCounts::default(),
+        };
+        Self { state: Mutex::new(state), capacity, shared: AtomicU64::new(0) }
     }
 
     /// The value of `key`, loaded by `load` (which also says its size in bytes) if it is not there.
@@ -78,104 +169,191 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Cache<K, V, E> {
     /// What `load` returned.
     pub fn get_or_load(&self, key: K, load: impl Fn() -> Result<(V, usize), E>) -> Result<V, Arc<E>> {
         loop {
-            let (flight, mine) = {
-                let mut state = self.state.lock();
-                if let Some((value, _)) = state.ready.get(&key) {
-                    self.counters.hits.fetch_add(1, Ordering::Relaxed);
-                    return Ok(value.clone());
-                }
-                match state.flights.get(&key) {
-                    Some(flight) => (flight.clone(), false),
-                    None => {
-                        let flight = Arc::new(Flight { outcome: Mutex::new(None), landed: Condvar::new() });
-                        state.flights.insert(key, flight.clone());
-                        (flight, true)
+            match self.ask(key) {
+                Asked::Ready(value) => return Ok(value),
+                Asked::Mine(claim) => return claim.land(load()),
+                Asked::Loading(flight) => {
+                    if let Some(result) = self.wait(&flight) {
+                        return result;
                     }
                 }
-            };
-            if mine {
-                return self.load(key, &flight, &load);
-            }
-            self.counters.shared.fetch_add(1, Ordering::Relaxed);
-            let mut outcome = flight.outcome.lock();
-            while outcome.is_none() {
-                flight.landed.wait(&mut outcome);
-            }
-            match outcome.as_ref() {
-                Some(Outcome::Ready(value)) => return Ok(value.clone()),
-                Some(Outcome::Failed(error)) => return Err(error.clone()),
-                Some(Outcome::Abandoned) | None => {}
             }
         }
     }
 
-    fn load(
-        &self,
-        key: K,
-        flight: &Arc<Flight<V, E>>,
-        load: &impl Fn() -> Result<(V, usize), E>,
-    ) -> Result<V, Arc<E>> {
-        self.counters.loads.fetch_add(1, Ordering::Relaxed);
-        let mut landing = Landing { cache: self, key, flight, outcome: Outcome::Abandoned };
-        match load() {
-            Ok((value, bytes)) => {
-                self.insert(key, value.clone(), bytes);
-                landing.outcome = Outcome::Ready(value.clone());
-                Ok(value)
-            }
-            Err(error) => {
-                self.counters.failures.fetch_add(1, Ordering::Relaxed);
-                let error = Arc::new(error);
-                landing.outcome = Outcome::Failed(error.clone());
-                Err(error)
-            }
-        }
+    /// Looks for one value.
+    pub fn ask(&self, key: K) -> Asked<'_, K, V, E> {
+        self.ask_locked(&mut self.state.lock(), key)
     }
 
-    fn insert(&self, key: K, value: V, bytes: usize) {
-        let cost = bytes + ENTRY_OVERHEAD;
-        if cost > self.capacity {
-            return;
-        }
-        let mut evicted = Vec::new();
+    /// Looks for several values at one moment: what nobody has and nobody loads is the asker's to load, all of it. Their claims are to be
+    /// landed before anything is waited for: a key that is given twice is found loading the second time.
+    pub fn ask_all(&self, keys: impl Iterator<Item = K>) -> Vec<Asked<'_, K, V, E>> {
         let mut state = self.state.lock();
-        if let Some((_, old)) = state.ready.put(key, (value, cost)) {
-            state.bytes -= old;
+        keys.map(|key| self.ask_locked(&mut state, key)).collect()
+    }
+
+    fn ask_locked(&self, state: &mut State<K, V, E>, key: K) -> Asked<'_, K, V, E> {
+        let State { new, kept, ahead_bytes, flights, counts, .. } = state;
+        if let Some(entry) = kept.entries.get_mut(&key).or_else(|| new.entries.get_mut(&key)) {
+            counts.hits += 1;
+            if std::mem::take(&mut entry.ahead) {
+                counts.ahead_used += 1;
+                *ahead_bytes -= entry.cost;
+            }
+            return Asked::Ready(entry.value.clone());
         }
-        state.bytes += cost;
-        while state.bytes > self.capacity {
-            let Some((_, (value, cost))) = state.ready.pop_lru() else { break };
-            state.bytes -= cost;
-            evicted.push(value);
+        if let Some(flight) = flights.get(&key) {
+            flight.is_wanted.store(true, Ordering::Relaxed);
+            return Asked::Loading(flight.clone());
         }
-        // Values are freed outside the lock.
-        drop(state);
+        counts.loads += 1;
+        Asked::Mine(self.claim(flights, key, Purpose::Demand))
+    }
+
+    /// Takes upon the caller to load those keys that nobody has and nobody loads; the others are `None`.
+    pub fn claim_ahead(&self, keys: impl Iterator<Item = K>) -> Vec<Option<Claim<'_, K, V, E>>> {
+        let mut state = self.state.lock();
+        let State { new, kept, flights, .. } = &mut *state;
+        let claims = keys.map(|key| {
+            let is_there = new.entries.contains(&key) || kept.entries.contains(&key);
+            let is_free = !is_there && !flights.contains_key(&key);
+            is_free.then(|| self.claim(flights, key, Purpose::Ahead))
+        });
+        claims.collect()
+    }
+
+    fn claim<'a>(
+        &'a self,
+        flights: &mut HashMap<K, Arc<Flight<V, E>>>,
+        key: K,
+        purpose: Purpose,
+    ) -> Claim<'a, K, V, E> {
+        let is_wanted = AtomicBool::new(purpose == Purpose::Demand);
+        let flight = Arc::new(Flight { is_wanted, outcome: Mutex::new(None), landed: Condvar::new() });
+        flights.insert(key, flight.clone());
+        Claim { cache: self, key, flight, purpose, outcome: Outcome::Abandoned }
+    }
+
+    /// Waits for another's load. `None` if that was given up: then the value is to be asked for again.
+    pub fn wait(&self, flight: &Flight<V, E>) -> Option<Result<V, Arc<E>>> {
+        self.shared.fetch_add(1, Ordering::Relaxed);
+        flight.wait()
     }
 
     /// Bytes in use, overhead included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.state.lock().bytes
+        let state = self.state.lock();
+        state.new.bytes + state.kept.bytes
+    }
+
+    /// Bytes of what was loaded ahead and nobody has asked for yet.
+    #[must_use]
+    pub fn ahead_bytes(&self) -> usize {
+        self.state.lock().ahead_bytes
+    }
+
+    /// Bytes it may use.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// How it was used so far.
     #[must_use]
     pub fn counts(&self) -> CacheCounts {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { hits, loads, shared, failures } = &self.counters;
-        CacheCounts { hits: load(hits), loads: load(loads), shared: load(shared), failures: load(failures) }
+        CacheCounts { shared: self.shared.load(Ordering::Relaxed), ..self.state.lock().counts }
     }
 }
 
-/// Publishes a load's outcome, also when the loader panics.
-struct Landing<'a, K: Hash + Eq + Copy, V: Clone, E> {
+impl<K: Hash + Eq + Copy, V: Clone, E> State<K, V, E> {
+    /// Takes a value in, and hands out what it displaced.
+    fn insert(&mut self, key: K, entry: Entry<V>, capacity: usize) -> Vec<Entry<V>> {
+        if entry.cost > capacity {
+            return Vec::new();
+        }
+        self.ahead_bytes += if entry.ahead { entry.cost } else { 0 };
+        let returns = self.left.pop(&key).is_some();
+        (if returns { &mut self.kept } else { &mut self.new }).put(key, entry);
+        let mut displaced = Vec::new();
+        while self.new.bytes + self.kept.bytes > capacity {
+            let from_new = self.kept.bytes == 0 || self.new.bytes > capacity / NEW_SHARE;
+            let list = if from_new { &mut self.new } else { &mut self.kept };
+            let Some((key, entry)) = list.pop_oldest() else { break };
+            self.counts.evicted += 1;
+            if entry.ahead {
+                self.ahead_bytes -= entry.cost;
+                self.counts.ahead_wasted += 1;
+            } else if from_new {
+                self.left.put(key, ());
+            }
+            displaced.push(entry);
+        }
+        while self.left.len() * ENTRY_OVERHEAD > capacity / LEFT_SHARE {
+            self.left.pop_lru();
+        }
+        displaced
+    }
+}
+
+/// A load that its holder has taken upon itself. Dropped without an outcome, it leaves it to those who wait.
+#[derive(Debug)]
+pub struct Claim<'a, K: Hash + Eq + Copy, V: Clone, E> {
     cache: &'a Cache<K, V, E>,
     key: K,
-    flight: &'a Arc<Flight<V, E>>,
+    flight: Arc<Flight<V, E>>,
+    purpose: Purpose,
     outcome: Outcome<V, E>,
 }
 
-impl<K: Hash + Eq + Copy, V: Clone, E> Drop for Landing<'_, K, V, E> {
+impl<K: Hash + Eq + Copy, V: Clone, E> Claim<'_, K, V, E> {
+    /// What is to be loaded.
+    #[must_use]
+    pub fn key(&self) -> K {
+        self.key
+    }
+
+    fn insert(&self, value: V, cost: usize) -> Vec<Entry<V>> {
+        let mut state = self.cache.state.lock();
+        let is_wanted = self.flight.is_wanted.load(Ordering::Relaxed);
+        if self.purpose == Purpose::Ahead {
+            state.counts.ahead += 1;
+            state.counts.ahead_used += u64::from(is_wanted);
+        }
+        state.insert(self.key, Entry { value, cost, ahead: !is_wanted }, self.cache.capacity)
+    }
+
+    /// For whom.
+    #[must_use]
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// Publishes what was loaded, with its size in bytes, or why it could not be.
+    ///
+    /// # Errors
+    /// The load's.
+    pub fn land(mut self, loaded: Result<(V, usize), E>) -> Result<V, Arc<E>> {
+        match loaded {
+            Ok((value, bytes)) => {
+                let displaced = self.insert(value.clone(), bytes + ENTRY_OVERHEAD);
+                // Values are freed outside the lock.
+                drop(displaced);
+                self.outcome = Outcome::Ready(value.clone());
+                Ok(value)
+            }
+            Err(error) => {
+                self.cache.state.lock().counts.failures += 1;
+                let error = Arc::new(error);
+                self.outcome = Outcome::Failed(error.clone());
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<K: Hash + Eq + Copy, V: Clone, E> Drop for Claim<'_, K, V, E> {
     fn drop(&mut self) {
         self.cache.state.lock().flights.remove(&self.key);
         let outcome = std::mem::replace(&mut self.outcome, Outcome::Abandoned);
@@ -204,6 +382,92 @@ mod tests {
         assert_eq!(cache.counts().loads, 5);
         cache.get_or_load(9, || Ok((9, 1 << 20))).unwrap();
         assert!(cache.bytes() <= 3 * (1000 + ENTRY_OVERHEAD));
+    }
+
+    /// As large as chunks are.
+    const LEN: usize = 64 << 10;
+    const COST: usize = LEN + ENTRY_OVERHEAD;
+
+    fn load(cache: &Cache<u32, u32, ()>, key: u32) {
+        assert_eq!(cache.get_or_load(key, || Ok((key, LEN))), Ok(key));
+    }
+
+    #[test]
+    fn a_scan_does_not_flush_what_was_asked_for_again() {
+        let cache: Cache<u32, u32, ()> = Cache::new(100 * COST);
+        let scan = |from: u32| (from..from + 150).for_each(|key| load(&cache, key));
+        let hot = || (0..20).for_each(|key| load(&cache, key));
+        hot();
+        scan(1000);
+        let before = cache.counts().loads;
+        hot();
+        assert_eq!(cache.counts().loads - before, 20, "the first scan has displaced them");
+        (2..9).for_each(|round| scan(1000 * round));
+        let before = cache.counts();
+        hot();
+        assert_eq!(cache.counts(), CacheCounts { hits: before.hits + 20, ..before });
+        assert!(cache.bytes() <= 100 * COST);
+    }
+
+    #[test]
+    fn what_is_kept_leaves_when_other_things_are_asked_for_again() {
+        let cache: Cache<u32, u32, ()> = Cache::new(100 * COST);
+        let set = |first: u32| first..first + 120;
+        for first in [0, 1000, 2000] {
+            (0..3).for_each(|_| set(first).for_each(|key| load(&cache, key)));
+            assert!(cache.bytes() <= 100 * COST);
+        }
+        let before = cache.counts().loads;
+        set(0).for_each(|key| load(&cache, key));
+        assert_eq!(cache.counts().loads - before, 120);
+    }
+
+    #[test]
+    fn what_is_loaded_ahead_is_used_or_wasted() {
+        let cache: Cache<u32, u32, ()> = Cache::new(4 * COST);
+        let ahead = |keys: &[u32]| -> Vec<u32> {
+            let claims = cache.claim_ahead(keys.iter().copied());
+            claims.into_iter().flatten().map(|claim| claim.key()).collect()
+        };
+        load(&cache, 1);
+        assert_eq!(ahead(&[1, 2, 3, 2]), [2, 3], "what is there, and what is loading, is not loaded again");
+        assert_eq!(ahead(&[2]), [2], "claims that were given up are free");
+        for claim in cache.claim_ahead([2, 3].into_iter()).into_iter().flatten() {
+            let key = claim.key();
+            claim.land(Ok((key, LEN))).unwrap();
+        }
+        assert_eq!(cache.ahead_bytes(), 2 * COST);
+        load(&cache, 2);
+        load(&cache, 2);
+        let mut claims = cache.claim_ahead([4].into_iter());
+        assert!(matches!(cache.ask(4), Asked::Loading(_)), "a reader waits for what is loaded ahead");
+        claims.pop().flatten().unwrap().land(Ok((4, LEN))).unwrap();
+        assert_eq!(cache.ahead_bytes(), COST);
+        (5..20).for_each(|key| load(&cache, key));
+        let counts = cache.counts();
+        assert_eq!((counts.ahead, counts.ahead_used, counts.ahead_wasted), (3, 2, 1));
+        assert_eq!((counts.loads, cache.ahead_bytes()), (16, 0));
+    }
+
+    #[test]
+    fn a_load_ahead_that_is_given_up_leaves_the_reader_to_load() {
+        let cache: Cache<u32, u32, ()> = Cache::new(1 << 20);
+        let claims = cache.claim_ahead([1].into_iter());
+        let Asked::Loading(flight) = cache.ask(1) else { panic!("it is loading") };
+        drop(claims);
+        assert_eq!(cache.wait(&flight), None);
+        load(&cache, 1);
+    }
+
+    #[test]
+    fn a_key_that_is_asked_for_twice_at_once_is_loaded_once() {
+        let cache: Cache<u32, u32, ()> = Cache::new(1 << 20);
+        let mut asked = cache.ask_all([1, 1].into_iter());
+        let (second, first) = (asked.pop().unwrap(), asked.pop().unwrap());
+        let Asked::Mine(claim) = first else { panic!("nobody has it") };
+        claim.land(Ok((7, 1))).unwrap();
+        let Asked::Loading(flight) = second else { panic!("it was loading") };
+        assert_eq!(cache.wait(&flight), Some(Ok(7)));
     }
 
     #[test]

@@ -1,29 +1,40 @@
 //! Reading the bytes of images: holes cost nothing, chunks come through one cache that all archives share.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::Image;
-use super::cache::{Cache, CacheCounts};
+use super::blocks::Blocks;
+use super::cache::{Asked, Cache, CacheCounts};
 use super::maps::{LocatedMap, Maps};
-use crate::codec::keys::BlobKind;
+use super::runs::{self, Chunk, Wanted};
 use crate::extent::{Extent, spans_of};
 use crate::format::FormatError;
+use crate::format::location::Location;
+use crate::format::span_map::ChunkRef;
 use crate::id::BlobId;
 use crate::repository::{Error, Repository};
 
 /// What part of a cache budget maps and nodes get: they are some thousandths of the data, and asked for at every read.
 const MAPS_SHARE: usize = 8;
+/// Plain bytes of chunks that one reader looks up at once, unless a single one is longer.
+const BATCH: usize = 1 << 20;
+/// The part of the chunks' cache that may be filled with what nobody has asked for yet.
+const AHEAD_SHARE: usize = 8;
 
 /// Reads any image of a repository.
 #[derive(Debug)]
 pub struct ImageReader {
     repository: Arc<Repository>,
     maps: Maps,
-    chunks: Cache<BlobId, Arc<Vec<u8>>, Error>,
+    chunks: Cache<BlobId, Chunk, Error>,
+    blocks: Arc<Blocks>,
 }
 
 /// How the caches were used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct ReaderCounts {
     /// Tree nodes.
     pub nodes: CacheCounts,
@@ -39,7 +50,7 @@ impl ImageReader {
     pub fn new(repository: Arc<Repository>, cache_size: usize) -> Self {
         let for_maps = cache_size / MAPS_SHARE;
         let maps = Maps::new(repository.clone(), for_maps);
-        Self { repository, maps, chunks: Cache::new(cache_size - for_maps) }
+        Self { repository, maps, chunks: Cache::new(cache_size - for_maps), blocks: Arc::default() }
     }
 
     /// The repository it reads.
@@ -85,53 +96,112 @@ impl ImageReader {
 
     /// Fills `buf` from byte `offset` of a span.
     fn read_span(&self, map: &LocatedMap, offset: u64, buf: &mut [u8]) -> Result<(), Arc<Error>> {
-        let end = offset + buf.len() as u64;
         let mut filled = offset;
-        let first = map.map.extents.partition_point(|extent| extent.end() <= offset);
-        for extent in map.map.extents[first..].iter().take_while(|extent| u64::from(extent.offset) < end) {
-            let from = filled.max(extent.offset.into());
-            let to = end.min(extent.end());
-            buf[(filled - offset) as usize..(from - offset) as usize].fill(0);
-            let part = &mut buf[(from - offset) as usize..(to - offset) as usize];
-            self.read_extent(map, extent, from - u64::from(extent.offset), part)?;
-            filled = to;
+        let mut used = used_by(map, offset..offset + buf.len() as u64);
+        while !used.is_empty() {
+            let together;
+            (together, used) = used.split_at(batch(map, used));
+            let numbers: Vec<usize> = together.iter().map(|extent| extent.chunk as usize).collect();
+            let chunks = self.chunks(map, &numbers)?;
+            for (extent, chunk) in together.iter().zip(chunks) {
+                let from = filled.max(extent.offset.into());
+                let to = (offset + buf.len() as u64).min(extent.end());
+                buf[(filled - offset) as usize..(from - offset) as usize].fill(0);
+                let part = &mut buf[(from - offset) as usize..(to - offset) as usize];
+                let at = extent.chunk_offset as usize + (from - u64::from(extent.offset)) as usize;
+                // The map's check and the chunk's length, both verified, make this range exist.
+                if !chunk.copy_to(at, part) {
+                    return Err(wrong_length());
+                }
+                filled = to;
+            }
         }
         buf[(filled - offset) as usize..].fill(0);
         Ok(())
     }
 
-    fn read_extent(
-        &self,
-        map: &LocatedMap,
-        extent: &Extent,
-        skip: u64,
-        part: &mut [u8],
-    ) -> Result<(), Arc<Error>> {
-        let chunk = self.chunk(map, extent.chunk as usize)?;
-        let from = extent.chunk_offset as usize + skip as usize;
-        // The map's check and the chunk's length, both verified, make this range exist.
-        let bytes = chunk.get(from..from + part.len()).ok_or_else(wrong_length)?;
-        part.copy_from_slice(bytes);
-        Ok(())
+    /// Chunks of a span. Those that are not there and that nobody loads are read together.
+    fn chunks(&self, map: &LocatedMap, numbers: &[usize]) -> Result<Vec<Chunk>, Arc<Error>> {
+        let places: Vec<(ChunkRef, Location)> =
+            numbers.iter().map(|number| place_of(map, *number)).collect::<Result<_, _>>()?;
+        let mut found: Vec<Option<Chunk>> = vec![None; places.len()];
+        let mut mine = Vec::new();
+        let mut loading = Vec::new();
+        let asked = self.chunks.ask_all(places.iter().map(|(chunk, _)| chunk.id));
+        for (slot, asked) in asked.into_iter().enumerate() {
+            let (ChunkRef { plain_len, .. }, at) = places[slot];
+            match asked {
+                Asked::Ready(chunk) => found[slot] = Some(chunk),
+                Asked::Loading(flight) => loading.push((slot, flight)),
+                Asked::Mine(claim) => mine.push(Wanted { slot, claim, plain_len, at }),
+            }
+        }
+        let mut failed = None;
+        runs::load(self.repository.packs(), &self.blocks, mine, &mut |slot, landed| match landed {
+            Ok(chunk) => found[slot] = Some(chunk),
+            Err(error) => failed = Some(error),
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        for (slot, flight) in loading {
+            found[slot] = match self.chunks.wait(&flight) {
+                Some(landed) => Some(landed?),
+                None => self.chunks(map, &[numbers[slot]])?.pop(),
+            };
+        }
+        found.into_iter().map(|chunk| chunk.ok_or_else(wrong_length)).collect()
     }
 
-    /// A chunk of a span, opened and verified once however many readers want it.
-    ///
-    /// # Errors
-    /// As [`Self::read_at`].
-    pub fn chunk(&self, map: &LocatedMap, number: usize) -> Result<Arc<Vec<u8>>, Arc<Error>> {
-        let (Some(chunk), Some(location)) = (map.map.chunks.get(number), map.locations.get(number)) else {
-            return Err(wrong_length());
-        };
-        self.chunks.get_or_load(chunk.id, || {
-            let plain = self.repository.packs().read(BlobKind::Chunk, &chunk.id, *location)?;
-            if plain.len() != chunk.plain_len as usize {
-                return Err(FormatError::malformed("chunk", "its length is not what its map says").into());
-            }
-            let bytes = plain.len();
-            Ok((Arc::new(plain), bytes))
-        })
+    /// How many bytes of chunks may be loaded that nobody has asked for yet.
+    #[must_use]
+    pub fn ahead_limit(&self) -> usize {
+        self.chunks.capacity() / AHEAD_SHARE
     }
+
+    /// Loads chunks of a range of an image that nobody has and nobody loads. What cannot be read is left to who asks for it.
+    pub fn load_ahead(&self, image: &Image, range: &Range<u64>) {
+        let range = range.start..range.end.min(image.size);
+        for span in spans_of(&range, image.span_shift) {
+            let base = span << image.span_shift;
+            let Ok(Some(map)) = self.maps.span(image, span) else { continue };
+            let part = range.start.max(base) - base..range.end.min(base + (1 << image.span_shift)) - base;
+            let mut used = used_by(&map, part);
+            while !used.is_empty() && self.chunks.ahead_bytes() < self.ahead_limit() {
+                let together;
+                (together, used) = used.split_at(batch(&map, used));
+                let places = together.iter().filter_map(|extent| place_of(&map, extent.chunk as usize).ok());
+                let claims = self.chunks.claim_ahead(places.clone().map(|(chunk, _)| chunk.id));
+                let wanted = claims.into_iter().zip(places).filter_map(|(claim, (chunk, at))| {
+                    Some(Wanted { slot: 0, claim: claim?, plain_len: chunk.plain_len, at })
+                });
+                runs::load(self.repository.packs(), &self.blocks, wanted.collect(), &mut |_, _| {});
+            }
+        }
+    }
+}
+
+/// The extents of a span that overlap a range of it.
+fn used_by(map: &LocatedMap, range: Range<u64>) -> &[Extent] {
+    let extents = &map.map.extents;
+    let first = extents.partition_point(|extent| extent.end() <= range.start);
+    let behind = extents.partition_point(|extent| u64::from(extent.offset) < range.end);
+    &extents[first..behind.max(first)]
+}
+
+/// How many extents, of those that are left, are looked up at once: one at least.
+fn batch(map: &LocatedMap, extents: &[Extent]) -> usize {
+    let mut bytes = 0;
+    let fits = |extent: &&Extent| {
+        bytes += map.map.chunks.get(extent.chunk as usize).map_or(0, |chunk| chunk.plain_len as usize);
+        bytes <= BATCH
+    };
+    extents.iter().take_while(fits).count().max(1)
+}
+
+fn place_of(map: &LocatedMap, number: usize) -> Result<(ChunkRef, Location), Arc<Error>> {
+    let place = map.map.chunks.get(number).zip(map.locations.get(number));
+    place.map(|(chunk, at)| (*chunk, *at)).ok_or_else(wrong_length)
 }
 
 fn wrong_length() -> Arc<Error> {

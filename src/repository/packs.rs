@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -43,6 +44,12 @@ pub fn moved_folder(pack: PackId) -> String {
     format!("moved/{}/{hex}", &hex[..2])
 }
 
+/// Whether a blob of this kind can lie so.
+#[must_use]
+pub fn is_possible(kind: BlobKind, at: Location) -> bool {
+    at.pack.mode == KEY_MODE_CLASS && at.sealed_len as usize <= pack::sealed_limit(kind)
+}
+
 /// What a kind of blob is called in messages.
 #[must_use]
 pub fn kind_name(kind: BlobKind) -> &'static str {
@@ -59,6 +66,8 @@ pub struct Packs {
     objects: Objects,
     lost: Mutex<HashSet<BlobId>>,
     moved: Mutex<MovedCache>,
+    reads: AtomicU64,
+    bytes: AtomicU64,
 }
 
 /// A forwarding, and the object that holds it.
@@ -100,7 +109,13 @@ impl Packs {
     #[must_use]
     pub fn new(objects: Objects) -> Self {
         let moved = MovedCache { packs: LruCache::unbounded(), bytes: 0 };
-        Self { objects, lost: Mutex::default(), moved: Mutex::new(moved) }
+        Self {
+            objects,
+            lost: Mutex::default(),
+            moved: Mutex::new(moved),
+            reads: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
     }
 
     /// The objects beside which the packs are.
@@ -197,14 +212,33 @@ impl Packs {
     }
 
     fn sealed_in(&self, at: Location, kind: BlobKind, pack: &Name) -> Result<Vec<u8>> {
-        if at.pack.mode != KEY_MODE_CLASS || at.sealed_len as usize > pack::sealed_limit(kind) {
+        if !is_possible(kind, at) {
             return Err(damaged_blob("its hint is out of bounds"));
         }
         let mut sealed = vec![0; at.sealed_len as usize];
-        let storage = self.objects.storage();
-        let read = storage.read_range(pack, at.offset.into(), &mut sealed);
-        read.map_err(self.objects.failed("read", pack.as_str()))?;
+        self.fetch(pack, at.offset, &mut sealed)?;
         Ok(sealed)
+    }
+
+    /// Reads stored bytes as they are, from where a blob begins: several blobs that lie beside each other.
+    ///
+    /// # Errors
+    /// [`Error::Storage`], also if the pack ends before.
+    pub fn read_range(&self, kind: BlobKind, from: Location, sealed: &mut [u8]) -> Result<()> {
+        self.fetch(&pack_name(PackKind::of(kind), from.pack.id), from.offset, sealed)
+    }
+
+    fn fetch(&self, pack: &Name, offset: u32, sealed: &mut [u8]) -> Result<()> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(sealed.len() as u64, Ordering::Relaxed);
+        let read = self.objects.storage().read_range(pack, offset.into(), sealed);
+        read.map_err(self.objects.failed("read", pack.as_str()))
+    }
+
+    /// How often packs were read so far, and how many stored bytes that were.
+    #[must_use]
+    pub fn traffic(&self) -> (u64, u64) {
+        (self.reads.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
     /// Opens a blob that was sealed under `epoch`, and recomputes its id; `sealed` is overwritten.
@@ -212,18 +246,35 @@ impl Packs {
     /// # Errors
     /// [`Error::Format`] for damage, [`Error::Codec`] without the key for it.
     pub fn open(&self, kind: BlobKind, id: &BlobId, epoch: u32, sealed: &mut [u8]) -> Result<Vec<u8>> {
+        let mut plain = Vec::new();
+        self.open_into(kind, id, epoch, sealed, &mut plain)?;
+        Ok(plain)
+    }
+
+    /// As [`Self::open`], into a buffer, whose content is replaced, also if this fails.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_into(
+        &self,
+        kind: BlobKind,
+        id: &BlobId,
+        epoch: u32,
+        sealed: &mut [u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<()> {
         let keyring = self.objects.keyring();
-        let opened = pack::open_blob(keyring, kind, id, epoch, sealed);
-        let plain = opened.map_err(|error| match error {
+        let opened = pack::open_blob_into(keyring, kind, id, epoch, sealed, plain);
+        opened.map_err(|error| match error {
             crate::codec::CodecError::MissingKey { .. } => Error::Codec(error),
             error => damaged_blob(&error.to_string()),
         })?;
         let content = match kind {
             BlobKind::Chunk => &plain[..],
-            BlobKind::SpanMap | BlobKind::Node => span_map::content_of(&plain)?,
+            BlobKind::SpanMap | BlobKind::Node => span_map::content_of(plain)?,
         };
         if keyring.blob_id(kind, content)? == *id {
-            Ok(plain)
+            Ok(())
         } else {
             Err(damaged_blob("its content has another id"))
         }
