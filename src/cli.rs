@@ -68,7 +68,7 @@ pub fn understands(args: Vec<OsString>) -> bool {
     let parse =
         |argument: Option<&OsString>| location::Location::parse(argument.map(OsString::as_os_str)).is_ok();
     match cli.command {
-        Command::Mount(args) => commands::mount::understands(&args) && parse(Some(&args.location)),
+        Command::Mount(args) => commands::mount::understands(&args) && parse(args.location.as_ref()),
         Command::Create(args) => parse(Some(&args.location)),
         Command::List(args) => parse(args.list.location.as_ref()),
         _ => true,

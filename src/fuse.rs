@@ -10,4 +10,5 @@ mod kernel;
 pub mod mountpoint;
 mod names;
 pub mod session;
+pub mod stats;
 pub mod tree;

@@ -262,11 +262,14 @@ pub(super) struct ExtractArgs {
 #[derive(Debug, Args)]
 pub(super) struct MountArgs {
     /// Repository, and which archives of it: all, those of a NAME, or one with NAME@WHEN
-    #[arg(value_name = "REPO[::NAME[@WHEN]]")]
-    pub(super) location: OsString,
+    #[arg(value_name = "REPO[::NAME[@WHEN]]", required_unless_present = "stats")]
+    pub(super) location: Option<OsString>,
     /// Directory to mount on
-    #[arg(value_name = "DIR")]
-    pub(super) directory: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "stats")]
+    pub(super) directory: Option<PathBuf>,
+    /// Mount nothing; show what the mount on DIR has done so far: requests, storage, caches
+    #[arg(long, value_name = "DIR", exclusive = true)]
+    pub(super) stats: Option<PathBuf>,
     /// Serve from this process, with messages on standard error
     #[arg(long, short = 'f')]
     pub(super) foreground: bool,

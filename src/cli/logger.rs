@@ -43,9 +43,26 @@ pub(super) fn warnings() -> u64 {
     LOGGER.warnings.load(Ordering::Relaxed)
 }
 
+/// Tells what somebody asked for, whatever the level is, line by line.
+pub(super) fn note(text: &str) {
+    text.lines().for_each(|line| LOGGER.tell("", 6, line));
+}
+
 /// Writes a line to standard error; nobody to read it is no failure.
 pub(super) fn line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+impl Logger {
+    fn tell(&self, word: &str, severity: u8, text: &str) {
+        if let Some(syslog) = &*self.syslog.lock() {
+            // Facility 3: system daemons.
+            let message = format!("<{}>copal[{}]: {word}{text}", 3 << 3 | severity, std::process::id());
+            let _ = syslog.send(message.as_bytes());
+        } else {
+            line(&format!("copal: {word}{text}"));
+        }
+    }
 }
 
 impl Log for Logger {
@@ -68,14 +85,7 @@ impl Log for Logger {
         if record.level() <= Level::Warn {
             self.warnings.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(syslog) = &*self.syslog.lock() {
-            // Facility 3: system daemons.
-            let message =
-                format!("<{}>copal[{}]: {word}{}", 3 << 3 | severity, std::process::id(), record.args());
-            let _ = syslog.send(message.as_bytes());
-        } else {
-            line(&format!("copal: {word}{}", record.args()));
-        }
+        self.tell(word, severity, &record.args().to_string());
     }
 
     fn flush(&self) {}

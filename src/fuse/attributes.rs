@@ -15,6 +15,8 @@ pub enum Kind {
     File,
     /// A symbolic link.
     Link,
+    /// A file that says something else each time it is opened, and whose size nobody knows before.
+    Report,
 }
 
 /// What `stat` shows.
@@ -51,7 +53,7 @@ impl Ownership {
     pub fn mode_of(&self, kind: Kind) -> u16 {
         let read = self.mode & 0o444;
         match kind {
-            Kind::File => read,
+            Kind::File | Kind::Report => read,
             Kind::Directory => read | read >> 2,
             Kind::Link => 0o777,
         }

@@ -21,7 +21,7 @@ use parking_lot::RwLock;
 use super::attributes::{Attributes, Kind, Ownership};
 use super::errno::Errno;
 use super::files::{Files, Seek};
-use super::tree::{REFRESH, Tree};
+use super::tree::{REFRESH, STATS, Tree};
 
 /// Images never change: the kernel may keep what it knows of them.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
@@ -38,7 +38,7 @@ type Listing = Arc<Vec<(String, Attributes)>>;
 #[derive(Debug)]
 pub(super) struct Kernel {
     tree: Tree,
-    files: Files,
+    files: Arc<Files>,
     owner: Ownership,
     directories: RwLock<HashMap<u64, Listing>>,
     next_directory: AtomicU64,
@@ -68,7 +68,7 @@ macro_rules! answer {
 }
 
 impl Kernel {
-    pub(super) fn new(tree: Tree, files: Files, owner: Ownership) -> Self {
+    pub(super) fn new(tree: Tree, files: Arc<Files>, owner: Ownership) -> Self {
         Self { tree, files, owner, directories: RwLock::default(), next_directory: AtomicU64::new(1) }
     }
 
@@ -101,7 +101,7 @@ impl Kernel {
 fn file_type(kind: Kind) -> FileType {
     match kind {
         Kind::Directory => FileType::Directory,
-        Kind::File => FileType::RegularFile,
+        Kind::File | Kind::Report => FileType::RegularFile,
         Kind::Link => FileType::Symlink,
     }
 }
@@ -159,11 +159,14 @@ impl Filesystem for Kernel {
             if flags.0 & libc::O_ACCMODE != libc::O_RDONLY {
                 return Err(Errno::READ_ONLY);
             }
+            if ino.0 == STATS {
+                return Ok((self.files.open_stats()?, FopenFlags::FOPEN_DIRECT_IO));
+            }
             let (archive, member) = self.tree.image(ino.0)?;
-            self.files.open(archive, member)
+            Ok((self.files.open(archive, member)?, FopenFlags::FOPEN_KEEP_CACHE))
         };
-        answer!(reply, open(), |reply: ReplyOpen, handle| {
-            reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
+        answer!(reply, open(), |reply: ReplyOpen, (handle, flags)| {
+            reply.opened(FileHandle(handle), flags | FopenFlags::FOPEN_NOFLUSH);
         });
     }
 

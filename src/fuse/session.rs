@@ -114,6 +114,7 @@ pub struct Mounted {
     path: PathBuf,
     /// Its number in the mount table; empty if it has left that already.
     device: String,
+    files: Arc<Files>,
 }
 
 /// Mounts a repository and serves it from threads of this process. `path` is absolute and was checked.
@@ -133,8 +134,8 @@ pub fn mount(
         _ => {}
     }
     let tree = Tree::load(repository.clone(), options.scope.clone())?;
-    let files = Files::new(ImageReader::new(repository.clone(), options.cache_size));
-    let kernel = Kernel::new(tree, files, options.owner);
+    let files = Arc::new(Files::new(ImageReader::new(repository.clone(), options.cache_size)));
+    let kernel = Kernel::new(tree, files.clone(), options.owner);
     let refused = |source| MountError::Refused { path: path.to_owned(), source };
     let session = open_session(kernel, path, options).map_err(refused)?;
     // Before the mount is of use to anybody, who might end it and put another in its place.
@@ -144,7 +145,7 @@ pub fn mount(
         refused(error)
     })?;
     raise_read_ahead(&device);
-    Ok(Mounted { session, path: path.to_owned(), device })
+    Ok(Mounted { session, path: path.to_owned(), device, files })
 }
 
 fn open_device() -> io::Result<File> {
@@ -225,6 +226,12 @@ impl Mounted {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The images that are served.
+    #[must_use]
+    pub fn files(&self) -> Arc<Files> {
+        self.files.clone()
     }
 
     /// What takes the mount away from its path, should it still be there, for use by another thread.

@@ -13,12 +13,17 @@ use unicode_normalization::UnicodeNormalization;
 use super::attributes::{Attributes, Kind, blocks_of, extended, system_time};
 use super::errno::Errno;
 use super::names::{archive_names, member_names};
+use super::stats::{STATS_DIRECTORY, STATS_FILE};
 use crate::id::ArchiveId;
 use crate::repository::archives::{Archive, chain, listing_mark};
 use crate::repository::{Repository, Result};
 
 /// The inode of the mount's root.
 pub const ROOT: u64 = 1;
+/// The inode of the directory with the mount's statistics, which is found by its name and not listed.
+const STATS_FOLDER: u64 = 2;
+/// The inode of the mount's statistics.
+pub const STATS: u64 = 3;
 /// How old a snapshot may be before a look at a directory asks the repository again.
 pub const REFRESH: Duration = Duration::from_secs(1);
 
@@ -42,6 +47,8 @@ pub enum Entry {
     Image(Arc<Archive>, usize),
     /// A link, with its target.
     Link(String),
+    /// The mount's statistics.
+    Stats,
 }
 
 #[derive(Debug, Clone)]
@@ -123,6 +130,7 @@ impl Tree {
         self.refresh();
         let snapshot = self.current();
         let inode = match &snapshot.node(directory)?.entry {
+            Entry::Directory(_) if directory == ROOT && name == STATS_DIRECTORY => STATS_FOLDER,
             Entry::Directory(entries) => {
                 // Names are NFC; one typed in another form means the same.
                 let found = entries.get(name).or_else(|| entries.get(&name.nfc().collect::<String>()));
@@ -238,6 +246,9 @@ impl Snapshot {
             totals.0 += archive.data();
         }
         let mut nodes = builder.nodes;
+        let folder = BTreeMap::from([(STATS_FILE.to_owned(), STATS)]);
+        nodes.insert(STATS_FOLDER, Node { entry: Entry::Directory(folder), time: newest });
+        nodes.insert(STATS, Node { entry: Entry::Stats, time: newest });
         // Inodes of what has gone stay, for files that are still open; directories' entries are those of now.
         for (inode, node) in old.iter().flat_map(|old| &old.nodes) {
             nodes.entry(*inode).or_insert_with(|| node.clone());
@@ -261,6 +272,7 @@ impl Snapshot {
                 (Kind::File, member.size, blocks_of(member.data), 1)
             }
             Entry::Link(target) => (Kind::Link, target.len() as u64, 0, 1),
+            Entry::Stats => (Kind::Report, 0, 0, 1),
         };
         Ok(Attributes { inode, kind, size, blocks, time: system_time(node.time), links })
     }
@@ -281,7 +293,7 @@ impl Builder {
     fn add(&mut self, key: &str, entry: Entry, time: i64) -> u64 {
         let hash = blake3::hash(key.as_bytes());
         let mut inode = hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)) >> 1;
-        while inode <= ROOT || self.inodes.contains_key(&inode) {
+        while inode <= STATS || self.inodes.contains_key(&inode) {
             inode += 1;
         }
         self.inodes.insert(inode, key.to_owned());

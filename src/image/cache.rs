@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What an entry costs beside its value, in bytes: key, list, hash table and allocator.
 const ENTRY_OVERHEAD: usize = 160;
@@ -21,7 +21,8 @@ const NEW_SHARE: usize = 4;
 const LEFT_SHARE: usize = 32;
 
 /// How a cache was used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CacheCounts {
     /// Found ready.
     pub hits: u64,

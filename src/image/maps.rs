@@ -61,6 +61,12 @@ impl Maps {
         (self.nodes.counts(), self.maps.counts())
     }
 
+    /// Capacity and use of the caches, in bytes: nodes, span maps.
+    #[must_use]
+    pub fn memory(&self) -> [(usize, usize); 2] {
+        [(self.nodes.capacity(), self.nodes.bytes()), (self.maps.capacity(), self.maps.bytes())]
+    }
+
     /// The map of a span; `None` if all of it is a hole.
     ///
     /// # Errors

@@ -3,8 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use super::Image;
 use super::blocks::Blocks;
 use super::cache::{Asked, Cache, CacheCounts};
@@ -34,7 +32,7 @@ pub struct ImageReader {
 }
 
 /// How the caches were used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReaderCounts {
     /// Tree nodes.
     pub nodes: CacheCounts,
@@ -70,6 +68,13 @@ impl ImageReader {
     pub fn counts(&self) -> ReaderCounts {
         let (nodes, maps) = self.maps.counts();
         ReaderCounts { nodes, maps, chunks: self.chunks.counts() }
+    }
+
+    /// Capacity and use of the caches, in bytes: nodes, span maps, chunks.
+    #[must_use]
+    pub fn memory(&self) -> [(usize, usize); 3] {
+        let [nodes, maps] = self.maps.memory();
+        [nodes, maps, (self.chunks.capacity(), self.chunks.bytes())]
     }
 
     /// Fills `buf` from an image's byte `offset` and returns how much of it lies in the image; less than all of `buf` only at the end.

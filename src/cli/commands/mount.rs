@@ -4,24 +4,25 @@ use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::cli::args::{MountArgs, mode_option};
 use crate::cli::location::Location;
-use crate::cli::output::parse_size;
+use crate::cli::output::{self, parse_size};
 use crate::cli::repository::{Found, Opened};
 use crate::cli::secret::SecretArgs;
 use crate::cli::{logger, secret};
 use crate::fuse::attributes::Ownership;
 use crate::fuse::mountpoint::{holders, prepare};
 use crate::fuse::session::{Access, MountOptions, Mounted, mount};
+use crate::fuse::stats::{STATS_DIRECTORY, STATS_FILE, Stats};
 use crate::fuse::tree::Scope;
 use crate::repository::archives::Archive;
 use crate::repository::reference::Reference;
@@ -34,19 +35,37 @@ const GRACE: Duration = Duration::from_secs(10);
 const MIN_CACHE: u64 = 16 << 20;
 
 pub(in crate::cli) fn run(args: &MountArgs) -> anyhow::Result<()> {
-    let settings = Settings::of(args)?;
-    let location = Location::parse(Some(&args.location))?;
-    if args.serve {
-        return serve_in_background(args, &settings, &location);
+    if let Some(directory) = &args.stats {
+        return show_stats(directory);
     }
-    prepare(&args.directory, &location.repository)?;
+    let settings = Settings::of(args)?;
+    let location = Location::parse(args.location.as_deref())?;
+    if args.serve {
+        return serve_in_background(&settings, &location);
+    }
+    prepare(&settings.directory, &location.repository)?;
     if args.foreground {
         let opened = Opened::at(&location.repository, &settings.secrets)?;
-        return serve(args, &settings, &location, &opened)?.wait_for_end();
+        return serve(&settings, &location, &opened)?.wait_for_end();
     }
     let found = Found::at(&location.repository, &settings.secrets, settings.secrets.is_given())?;
     let secret = if found.needs_secret() { Some(settings.secrets.get(&location.repository)?) } else { None };
     start_server(secret.as_ref())
+}
+
+/// Asks the server of a mount.
+fn show_stats(directory: &Path) -> anyhow::Result<()> {
+    let path = directory.join(STATS_DIRECTORY).join(STATS_FILE);
+    let text = std::fs::read(&path).with_context(|| {
+        format!(
+            "{} is not where a repository is mounted: {} cannot be read",
+            directory.display(),
+            path.display()
+        )
+    })?;
+    let stats: Stats = serde_json::from_slice(&text)
+        .with_context(|| format!("{} was written by another version of Copal", path.display()))?;
+    output::lines(stats.to_string().lines().map(str::to_owned))
 }
 
 /// Whether the options are well-formed.
@@ -57,6 +76,9 @@ pub(in crate::cli) fn understands(args: &MountArgs) -> bool {
 /// Arguments and `-o` options together.
 #[derive(Debug, Clone)]
 struct Settings {
+    directory: PathBuf,
+    /// What the mount table shows.
+    source: String,
     access: Access,
     owner: Ownership,
     cache_size: u64,
@@ -75,7 +97,16 @@ impl Settings {
         let gid = args.gid.unwrap_or_else(|| rustix::process::getegid().as_raw());
         let owner = Ownership { uid, gid, mode: args.mode };
         let secrets = args.secrets.clone();
-        let mut settings = Self { access, owner, cache_size: args.cache_size, secrets, extra: Vec::new() };
+        let source = String::from_utf8_lossy(args.location.as_deref().unwrap_or_default().as_bytes());
+        let mut settings = Self {
+            directory: args.directory.clone().unwrap_or_default(),
+            source: source.into_owned(),
+            access,
+            owner,
+            cache_size: args.cache_size,
+            secrets,
+            extra: Vec::new(),
+        };
         for option in &args.options {
             settings.add(option).with_context(|| format!("mount option {option:?}"))?;
         }
@@ -137,12 +168,12 @@ fn start_server(secret: Option<&crate::codec::slot_key::Secret>) -> anyhow::Resu
 }
 
 /// The server: a session of its own, without terminal, current directory or standard streams once it is ready.
-fn serve_in_background(args: &MountArgs, settings: &Settings, location: &Location) -> anyhow::Result<()> {
+fn serve_in_background(settings: &Settings, location: &Location) -> anyhow::Result<()> {
     let secret = secret::receive(std::io::stdin())?;
     let found = Found::at(&location.repository, &settings.secrets, secret.is_some())?;
     let opened = found.unlock(secret.as_ref())?;
     drop(secret);
-    let server = serve(args, settings, location, &opened)?;
+    let server = serve(settings, location, &opened)?;
     let _ = rustix::process::setsid();
     std::env::set_current_dir("/")?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -162,24 +193,19 @@ struct Server {
     signals: Signals,
 }
 
-fn serve(
-    args: &MountArgs,
-    settings: &Settings,
-    location: &Location,
-    opened: &Opened,
-) -> anyhow::Result<Server> {
+fn serve(settings: &Settings, location: &Location, opened: &Opened) -> anyhow::Result<Server> {
     opened.warn_of_lost();
-    let path = prepare(&args.directory, &location.repository)?;
+    let path = prepare(&settings.directory, &location.repository)?;
     let options = MountOptions {
         scope: scope(location.reference.as_deref(), &opened.archives)?,
         owner: settings.owner,
         access: settings.access,
         cache_size: usize::try_from(settings.cache_size)?,
-        source: String::from_utf8_lossy(args.location.as_bytes()).into_owned(),
+        source: settings.source.clone(),
         extra: settings.extra.clone(),
     };
     // Before the mount, so that a signal in between ends it too.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])?;
     let mounted =
         mount(&opened.repository, &path, &options).map_err(|error| explain(error, &options.extra))?;
     Ok(Server { mounted, signals })
@@ -216,9 +242,13 @@ impl Server {
         let handle = self.signals.handle();
         let end = self.mounted.ender();
         let (serving, over) = channel();
+        let files = self.mounted.files();
         let watcher = std::thread::Builder::new().name("signals".into()).spawn(move || {
-            if let Some(signal) = self.signals.forever().next() {
-                end_on_signal(&path, signal, end, &over);
+            for signal in self.signals.forever() {
+                if signal != SIGUSR1 {
+                    return end_on_signal(&path, signal, end, &over);
+                }
+                logger::note(&files.stats().to_string());
             }
         })?;
         let ended = self.mounted.wait();

@@ -1,0 +1,115 @@
+//! What a mount says of itself, and that only readers who go in order have anything loaded ahead.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+
+use copal::fuse::stats::Stats;
+use fuse_tests::mounted::Mount;
+use fuse_tests::noise::noise;
+use fuse_tests::process::wait_until;
+use fuse_tests::reading::check_all;
+use fuse_tests::requires;
+use fuse_tests::sandbox::Sandbox;
+use rustix::process::Signal;
+
+fn stats(mount: &Mount) -> Stats {
+    let text = fs::read(mount.path(".copal/stats.json")).expect("read");
+    serde_json::from_slice(&text).expect("JSON")
+}
+
+/// Reads pieces of a file past the page cache, at these offsets, in order.
+fn read_direct(mount: &Mount, len: usize, offsets: impl Iterator<Item = u64>) {
+    let path = mount.latest("disk");
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path).expect("open");
+    let mut space = vec![0; len + 4096];
+    let aligned = space.as_ptr().align_offset(4096);
+    for offset in offsets {
+        assert_eq!(file.read_at(&mut space[aligned..aligned + len], offset).expect("read"), len);
+    }
+}
+
+#[test]
+fn it_is_found_by_name_shown_by_the_command_and_logged_on_request() {
+    requires!(fuse, root);
+    let sandbox = Sandbox::plain();
+    let bytes = noise(1, 3 << 20);
+    sandbox.back_up_bytes("disk", &bytes);
+    let mount = sandbox.mount();
+    let names = |path| -> Vec<_> {
+        let entries = fs::read_dir(mount.path(path)).expect("list");
+        entries.map(|entry| entry.expect("entry").file_name()).collect()
+    };
+    assert_eq!(names(""), ["disk"], "tools that copy the mount do not meet it");
+    assert_eq!(names(".copal"), ["stats.json"]);
+    assert!(OpenOptions::new().write(true).open(mount.path(".copal/stats.json")).is_err());
+
+    let before = stats(&mount);
+    assert_eq!((before.pid, before.requests.reads, before.open), (mount.pid(), 0, 0));
+    check_all(&mount.latest("disk"), &bytes, 1 << 20);
+    let file = mount.open("disk");
+    let after = stats(&mount);
+    assert_eq!((after.requests.bytes, after.requests.failed, after.open), (3 << 20, 0, 1));
+    assert!(after.chunks.bytes >= 3 << 20 && after.chunks.capacity > after.chunks.bytes);
+    assert!(after.storage.bytes >= 3 << 20 && after.maps.counts.loads == 1 && after.nodes.counts.loads == 1);
+    drop(file);
+
+    let shown = sandbox.run(&["mount", "--stats", mount.directory().to_str().expect("text")]);
+    assert!(shown.contains("of 3.0 MiB, 0 failed") && shown.contains("Chunks "), "{shown}");
+    let failed = sandbox.fails(&["mount", "--stats", "/"]);
+    assert!(failed.contains("/ is not where a repository is mounted"), "{failed}");
+    sandbox.fails(&["mount", "--stats", "/", "somewhere"]);
+
+    mount.signal(Signal::USR1);
+    wait_until("the server has told", || {
+        mount.log().contains("Requests  ") && mount.log().contains("Nodes ")
+    });
+    assert_eq!(stats(&mount).pid, mount.pid(), "it goes on");
+}
+
+#[test]
+fn a_reader_in_order_has_chunks_loaded_ahead_and_uses_them() {
+    requires!(fuse, root);
+    let sandbox = Sandbox::plain();
+    let bytes = noise(2, 24 << 20);
+    sandbox.back_up_bytes("disk", &bytes);
+    let mount = sandbox.mount();
+    // Past the page cache, so that the kernel reads nothing ahead by itself.
+    read_direct(&mount, 128 << 10, (0..192).map(|at| at * (128 << 10)));
+    let counts = stats(&mount).chunks.counts;
+    assert!(counts.ahead * 2 > counts.loads, "most were loaded ahead: {counts:?}");
+    assert_eq!((counts.ahead_used, counts.ahead_wasted, counts.failures), (counts.ahead, 0, 0));
+    assert!(stats(&mount).storage.bytes < bytes.len() as u64 + (1 << 20), "nothing was read twice");
+}
+
+#[test]
+fn readers_here_and_there_have_nothing_loaded_ahead() {
+    requires!(fuse, root);
+    let sandbox = Sandbox::plain();
+    let bytes = noise(3, 64 << 20);
+    sandbox.back_up_bytes("disk", &bytes);
+    let mount = sandbox.mount();
+    // 613 and 16,384 have no common factor: every block is met once, and none after its neighbour.
+    read_direct(&mount, 4096, (0..3000u64).map(|at| at * 613 * 7 % 16_384 * 4096));
+    let stats = stats(&mount);
+    assert_eq!(stats.chunks.counts.ahead, 0, "{stats}");
+    assert_eq!(stats.requests.reads, 3000);
+}
+
+#[test]
+fn a_hole_costs_no_storage_and_no_cache() {
+    requires!(fuse, root);
+    let sandbox = Sandbox::plain();
+    let disk = sandbox.file("disk.img", &noise(4, 1 << 20));
+    OpenOptions::new().write(true).open(&disk).expect("open").set_len(1 << 30).expect("set_len");
+    sandbox.back_up("disk", &disk);
+    let mount = sandbox.mount();
+    read_direct(&mount, 1 << 20, 1..2);
+    let before = stats(&mount);
+    read_direct(&mount, 1 << 20, (1..1024).map(|at| at << 20));
+    let after = stats(&mount);
+    assert_eq!(after.requests.reads - before.requests.reads, 1023);
+    assert_eq!(
+        (after.storage, after.chunks, after.maps.bytes),
+        (before.storage, before.chunks, before.maps.bytes)
+    );
+}
