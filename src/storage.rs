@@ -8,6 +8,7 @@ pub mod faults;
 pub mod lagging;
 pub mod local;
 pub mod memory;
+pub mod patient;
 pub mod recorder;
 
 use std::fmt;
@@ -94,6 +95,12 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// `NotFound`; `UnexpectedEof` if the object ends before `offset + buf.len()`.
     fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
+    /// As [`Storage::read_range`], but only if that needs no waiting, because the system has the bytes in memory. False, and the contents of
+    /// `buf` are unspecified, if nobody knows.
+    fn read_if_cached(&self, _name: &Name, _offset: u64, _buf: &mut [u8]) -> bool {
+        false
+    }
+
     /// The length of an object in bytes.
     ///
     /// # Errors
@@ -144,6 +151,10 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
 
     fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         (**self).read_range(name, offset, buf)
+    }
+
+    fn read_if_cached(&self, name: &Name, offset: u64, buf: &mut [u8]) -> bool {
+        (**self).read_if_cached(name, offset, buf)
     }
 
     fn len(&self, name: &Name) -> io::Result<u64> {

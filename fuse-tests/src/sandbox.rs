@@ -236,10 +236,10 @@ impl Sandbox {
     /// # Panics
     /// If that fails, with what the server said.
     #[must_use]
-    pub fn mount_elsewhere(&self, repository: &Path, on: &str) -> Mount {
+    pub fn mount_elsewhere(&self, repository: &Path, on: &str, args: &[&str]) -> Mount {
         let directory = self.mountpoint(on);
         let mut command = self.copal();
-        command.args(["mount", "-f"]).arg(repository).arg(&directory);
+        command.args(["mount", "-f"]).args(args).arg(repository).arg(&directory);
         Mount::start(self.place.clone(), directory, command)
     }
 

@@ -39,7 +39,7 @@ fn a_repository_on_read_only_media_is_mounted_listed_and_extracted() {
     sandbox.run(&["extract", &format!("{repository}::disk"), &target.to_string_lossy()]);
     check_all(&target, &bytes, 1 << 20);
     {
-        let mount = sandbox.mount_elsewhere(medium.path(), "mnt");
+        let mount = sandbox.mount_elsewhere(medium.path(), "mnt", &[]);
         check_all(&mount.latest("disk"), &bytes, 1 << 20);
         assert_eq!(mount.log(), "");
     }

@@ -113,3 +113,35 @@ fn a_hole_costs_no_storage_and_no_cache() {
         (before.storage, before.chunks, before.maps.bytes)
     );
 }
+
+/// Whether this process, and so a server that it starts, has the capability `CAP_SYS_RESOURCE`, number 24. Some containers withhold it from root.
+fn has_resources() -> bool {
+    let status = fs::read_to_string("/proc/self/status").expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("capabilities");
+    let has = u64::from_str_radix(line.trim(), 16).expect("hex") >> 24 & 1 == 1;
+    if !has {
+        println!("WITHOUT CAP_SYS_RESOURCE: only that a server can do without it is tested");
+    }
+    has
+}
+
+#[test]
+fn the_server_is_not_the_first_to_go_when_memory_is_short() {
+    requires!(fuse, root);
+    let sandbox = Sandbox::plain();
+    sandbox.back_up_bytes("disk", b"x");
+    let mount = sandbox.mount_in_background("mnt", &[]);
+    let may = has_resources();
+    let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", mount.pid())).expect("read");
+    assert_eq!(read("oom_score_adj"), if may { "-500\n" } else { "0\n" });
+    // The ninth field has PF_LOCAL_THROTTLE, which PR_SET_IO_FLUSHER sets.
+    let flushes = |stat: &str| {
+        let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+        fields.split(' ').nth(6).and_then(|flags| flags.parse::<u32>().ok()).expect("flags") & 0x0010_0000
+            != 0
+    };
+    for task in fs::read_dir(format!("/proc/{}/task", mount.pid())).expect("threads") {
+        let stat = fs::read_to_string(task.expect("thread").path().join("stat")).expect("stat");
+        assert_eq!(flushes(&stat), may, "{stat}");
+    }
+}

@@ -291,6 +291,9 @@ pub(super) struct MountArgs {
     /// Memory for all caches together
     #[arg(long, value_parser = parse_size, default_value = "256M")]
     pub(super) cache_size: u64,
+    /// Seconds that a read of the repository's storage may take before it fails; less if the kernel would give a request up before
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400), default_value = "60")]
+    pub(super) storage_timeout: u64,
     /// Options as mount(8) takes them
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub(super) options: Vec<String>,

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
@@ -17,7 +18,9 @@ use crate::repository::archives::{Archive, Listing, LostArchive, is_deleted, lis
 use crate::repository::known::{Memory, Recalled};
 use crate::repository::slots::OpenedSlot;
 use crate::repository::unlock::Locked;
+use crate::storage::Storage;
 use crate::storage::local::LocalStorage;
+use crate::storage::patient::Patient;
 
 /// An open repository, and its archives, oldest first.
 #[derive(Debug)]
@@ -45,6 +48,25 @@ pub(super) struct Found {
 impl Found {
     /// Reads the config at `path` and holds it against what this machine remembers.
     pub(super) fn at(path: &Path, secrets: &SecretArgs, secret_given: bool) -> anyhow::Result<Self> {
+        Self::in_storage(path, secrets, secret_given, |storage| Arc::new(storage))
+    }
+
+    /// As [`Self::at`], for what may not wait for the storage longer than this, all the time it is open.
+    pub(super) fn within(
+        path: &Path,
+        secrets: &SecretArgs,
+        secret_given: bool,
+        patience: Duration,
+    ) -> anyhow::Result<Self> {
+        Self::in_storage(path, secrets, secret_given, |storage| Arc::new(Patient::new(storage, patience)))
+    }
+
+    fn in_storage(
+        path: &Path,
+        secrets: &SecretArgs,
+        secret_given: bool,
+        wrap: impl FnOnce(LocalStorage) -> Arc<dyn Storage>,
+    ) -> anyhow::Result<Self> {
         let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let storage = LocalStorage::open(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => anyhow!(
@@ -57,7 +79,7 @@ impl Found {
         let memory = Memory::new(state_directory());
         let place = escaped(place.as_os_str().as_bytes());
         let mut recalled = (!secrets.trust_changed).then(|| memory.recall(&place));
-        let locked = Locked::read(Arc::new(storage))?;
+        let locked = Locked::read(wrap(storage))?;
         if let Some(recalled) = &mut recalled {
             recalled.check_header(locked.header(), secret_given)?;
         }
@@ -67,6 +89,12 @@ impl Found {
     /// Whether a secret is needed.
     pub(super) fn needs_secret(&self) -> bool {
         self.locked.needs_secret()
+    }
+
+    /// As [`Self::unlock`], asking for the secret if one is needed.
+    pub(super) fn ask_and_unlock(self, path: &Path, secrets: &SecretArgs) -> anyhow::Result<Opened> {
+        let secret = if self.needs_secret() { Some(secrets.get(path)?) } else { None };
+        self.unlock(secret.as_ref())
     }
 
     /// Unlocks, lists, and holds the archives against what this machine remembers.
@@ -122,9 +150,7 @@ impl Opened {
 
     /// Opens the repository at `path`, asking for its secret if it needs one.
     pub(super) fn at(path: &Path, secrets: &SecretArgs) -> anyhow::Result<Self> {
-        let found = Found::at(path, secrets, secrets.is_given())?;
-        let secret = if found.needs_secret() { Some(secrets.get(path)?) } else { None };
-        found.unlock(secret.as_ref())
+        Found::at(path, secrets, secrets.is_given())?.ask_and_unlock(path, secrets)
     }
 
     /// Remembers the archives as they are now.

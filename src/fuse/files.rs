@@ -199,6 +199,10 @@ impl Files {
 
     /// Logs what could not be read, once for each blob, just before the kernel is told.
     fn tell(&self, file: &OpenImage, offset: u64, error: &Error) -> Errno {
+        if error.is_late() {
+            // Told once for all reads that meet it, by the storage.
+            return errno_of(error);
+        }
         let mut offset = offset;
         if let Error::LostBlob { id, .. } = error {
             if !self.is_news(id) {

@@ -238,6 +238,12 @@ impl Error {
         }
     }
 
+    /// Whether the storage did not answer in time, which says nothing of what it holds.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::Storage { source, .. } if source.kind() == io::ErrorKind::TimedOut)
+    }
+
     /// Whether the object was not there.
     #[must_use]
     pub fn is_missing(&self) -> bool {

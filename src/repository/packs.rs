@@ -131,7 +131,7 @@ impl Packs {
     pub fn read(&self, kind: BlobKind, id: &BlobId, hint: Location) -> Result<Vec<u8>> {
         let first = match self.read_at(kind, id, hint) {
             Ok(plain) => return Ok(plain),
-            Err(error @ Error::Codec(_)) => return Err(error),
+            Err(error) if matches!(error, Error::Codec(_)) || error.is_late() => return Err(error),
             Err(error) => error,
         };
         let elsewhere = self.read_forwarded(kind, id, hint).or_else(|| self.read_indexed(kind, id, hint));

@@ -20,7 +20,7 @@ use self::descriptors::Descriptors;
 use self::tree::Tree;
 use super::{Listed, Name, Settle, Storage};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
@@ -173,8 +173,17 @@ impl Storage for LocalStorage {
         match end {
             None => Err(ends_early(name)),
             Some(end) if buf.is_empty() && end > file.metadata()?.len() => Err(ends_early(name)),
-            Some(_) => file.read_exact_at(buf, offset),
+            Some(_) => file.read_exact_at(buf, offset).inspect_err(|_| self.descriptors.forget(name)),
         }
+    }
+
+    fn read_if_cached(&self, name: &Name, offset: u64, buf: &mut [u8]) -> bool {
+        // Opening a file may have to wait. What an empty read says is left to the other way.
+        let Some(file) = self.descriptors.held(name).filter(|_| !buf.is_empty()) else { return false };
+        let len = buf.len();
+        let read =
+            rustix::io::preadv2(&file, &mut [io::IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT);
+        read == Ok(len)
     }
 
     fn len(&self, name: &Name) -> io::Result<u64> {

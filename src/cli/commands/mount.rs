@@ -31,6 +31,8 @@ use crate::repository::reference::Reference;
 const READY: &[u8] = b"ready";
 /// How long users of a mount may go on after a signal asked the server to end.
 const GRACE: Duration = Duration::from_secs(10);
+/// Reads of storage that may take long, one after the other, in the time that a kernel gives a request.
+const KERNEL_SHARE: u32 = 3;
 /// Smallest cache: a span map and some of the longest chunks.
 const MIN_CACHE: u64 = 16 << 20;
 
@@ -45,7 +47,9 @@ pub(in crate::cli) fn run(args: &MountArgs) -> anyhow::Result<()> {
     }
     prepare(&settings.directory, &location.repository)?;
     if args.foreground {
-        let opened = Opened::at(&location.repository, &settings.secrets)?;
+        let (path, secrets) = (&location.repository, &settings.secrets);
+        let found = Found::within(path, secrets, secrets.is_given(), settings.patience())?;
+        let opened = found.ask_and_unlock(path, secrets)?;
         return serve(&settings, &location, &opened)?.wait_for_end();
     }
     let found = Found::at(&location.repository, &settings.secrets, settings.secrets.is_given())?;
@@ -82,6 +86,8 @@ struct Settings {
     access: Access,
     owner: Ownership,
     cache_size: u64,
+    /// In seconds.
+    storage_timeout: u64,
     secrets: SecretArgs,
     extra: Vec<String>,
 }
@@ -104,16 +110,30 @@ impl Settings {
             access,
             owner,
             cache_size: args.cache_size,
+            storage_timeout: args.storage_timeout,
             secrets,
             extra: Vec::new(),
         };
         for option in &args.options {
             settings.add(option).with_context(|| format!("mount option {option:?}"))?;
         }
+        if settings.storage_timeout == 0 {
+            bail!("a storage timeout of 0 seconds would fail every read");
+        }
         if settings.cache_size < MIN_CACHE {
             bail!("a cache of {} bytes is too small; give at least 16M", settings.cache_size);
         }
         Ok(settings)
+    }
+
+    /// How long a read of storage may take. A kernel that gives up requests would give up the whole mount: a request of it may have to wait
+    /// for storage more than once.
+    fn patience(&self) -> Duration {
+        let asked = Duration::from_secs(self.storage_timeout);
+        let limits = ["default", "max"].map(|which| format!("/proc/sys/fs/fuse/{which}_request_timeout"));
+        let limits = limits.iter().filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok());
+        let shortest = limits.filter(|seconds: &u64| *seconds > 0).min();
+        shortest.map_or(asked, |seconds| asked.min(Duration::from_secs(seconds) / KERNEL_SHARE))
     }
 
     fn add(&mut self, option: &str) -> anyhow::Result<()> {
@@ -125,6 +145,7 @@ impl Settings {
             "gid" => self.owner.gid = value.parse()?,
             "mode" => self.owner.mode = mode_option(value).map_err(anyhow::Error::msg)?,
             "cache_size" => self.cache_size = parse_size(value).map_err(anyhow::Error::msg)?,
+            "storage_timeout" => self.storage_timeout = value.parse()?,
             "passphrase_file" => self.secrets.passphrase_file = Some(value.into()),
             "key_file" => self.secrets.key_file = Some(value.into()),
             "" => {}
@@ -170,7 +191,8 @@ fn start_server(secret: Option<&crate::codec::slot_key::Secret>) -> anyhow::Resu
 /// The server: a session of its own, without terminal, current directory or standard streams once it is ready.
 fn serve_in_background(settings: &Settings, location: &Location) -> anyhow::Result<()> {
     let secret = secret::receive(std::io::stdin())?;
-    let found = Found::at(&location.repository, &settings.secrets, secret.is_some())?;
+    let (path, patience) = (&location.repository, settings.patience());
+    let found = Found::within(path, &settings.secrets, secret.is_some(), patience)?;
     let opened = found.unlock(secret.as_ref())?;
     drop(secret);
     let server = serve(settings, location, &opened)?;
@@ -195,6 +217,7 @@ struct Server {
 
 fn serve(settings: &Settings, location: &Location, opened: &Opened) -> anyhow::Result<Server> {
     opened.warn_of_lost();
+    endure_pressure();
     let path = prepare(&settings.directory, &location.repository)?;
     let options = MountOptions {
         scope: scope(location.reference.as_deref(), &opened.archives)?,
@@ -209,6 +232,18 @@ fn serve(settings: &Settings, location: &Location, opened: &Opened) -> anyhow::R
     let mounted =
         mount(&opened.repository, &path, &options).map_err(|error| explain(error, &options.extra))?;
     Ok(Server { mounted, signals })
+}
+
+/// Readers of the mount hang if its server does: where it may, it is served when memory is short, and not chosen to make room. Before threads are
+/// started, which inherit this.
+fn endure_pressure() {
+    const OOM_SCORE: &str = "-500";
+    if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {
+        log::debug!("this process gets memory like any other: {error}");
+    }
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
+        log::debug!("this process may be ended when memory runs out: {error}");
+    }
 }
 
 fn explain(error: crate::fuse::session::MountError, options: &[String]) -> anyhow::Error {

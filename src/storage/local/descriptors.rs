@@ -55,6 +55,11 @@ impl Descriptors {
         Ok(file)
     }
 
+    /// The descriptor of an object, if one is held.
+    pub(super) fn held(&self, name: &Name) -> Option<Arc<File>> {
+        self.0.lock().open.get(name).cloned()
+    }
+
     /// Drops the descriptor of an object whose name was just replaced or deleted.
     pub(super) fn forget(&self, name: &Name) {
         let mut state = self.0.lock();

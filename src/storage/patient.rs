@@ -1,0 +1,382 @@
+//! A wrapper under which reads end within a bounded time, whatever the storage does.
+//!
+//! A dead server of a network file system, or a disk that is failing, can hold a read for ever; whoever waits for it cannot be killed, and a
+//! mount whose requests wait hangs every program that looks at it. Here reads run on threads of their own. One that takes too
+//! long fails as `TimedOut`, and is left behind; while a storage does not answer, reads fail at once but for one in a while that tries it again.
+//! Faults that may pass are tried again a few times.
+//!
+//! What the system has in memory is read by the caller itself. Puts and deletes are passed on as they are: a mount has none.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use parking_lot::Mutex;
+
+use super::{Listed, Name, Settle, Storage};
+
+/// Threads that read at most, those that wait for ever among them.
+const MOST_THREADS: usize = 64;
+/// How long a try may take while the storage does not answer.
+const TRY: Duration = Duration::from_secs(2);
+/// The time between two tries.
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+/// How often a read that failed for a reason that may pass is repeated, and how long after the first failure; longer each time.
+const REPEATS: u32 = 2;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Storage that answers in time or fails.
+#[derive(Debug)]
+pub struct Patient<S> {
+    inner: Arc<S>,
+    patience: Duration,
+    jobs: Sender<Job>,
+    threads: Arc<Threads>,
+    health: Arc<Health>,
+}
+
+/// The threads that read.
+#[derive(Debug)]
+struct Threads {
+    queue: Receiver<Job>,
+    all: AtomicUsize,
+    idle: AtomicUsize,
+}
+
+/// Whether the storage answers.
+#[derive(Debug)]
+struct Health {
+    place: String,
+    /// When a read last took too long, if none has succeeded since.
+    stuck: Mutex<Option<Instant>>,
+}
+
+impl Health {
+    /// How long a read that begins now may take; `None` if it is not worth a try.
+    fn allowance(&self, patience: Duration) -> Option<Duration> {
+        match &mut *self.stuck.lock() {
+            None => Some(patience),
+            Some(last) if last.elapsed() < BETWEEN_TRIES => None,
+            Some(last) => {
+                // The others fail meanwhile.
+                *last = Instant::now() + TRY;
+                Some(TRY.min(patience))
+            }
+        }
+    }
+
+    fn took_too_long(&self, what: &str, allowed: Duration) {
+        if self.stuck.lock().replace(Instant::now()).is_none() {
+            log::error!(
+                "{} has not answered for {} s ({what}): reads fail until it does",
+                self.place,
+                allowed.as_secs_f32()
+            );
+        }
+    }
+
+    fn answers(&self) {
+        if self.stuck.lock().take().is_some() {
+            log::warn!("{} answers again", self.place);
+        }
+    }
+}
+
+impl<S: Storage + 'static> Patient<S> {
+    /// Reads of `inner` take at most `patience`.
+    #[must_use]
+    pub fn new(inner: S, patience: Duration) -> Self {
+        let (jobs, queue) = unbounded();
+        let threads = Threads { queue, all: AtomicUsize::new(0), idle: AtomicUsize::new(0) };
+        let health = Health { place: inner.describe(), stuck: Mutex::new(None) };
+        Self { inner: Arc::new(inner), patience, jobs, threads: Arc::new(threads), health: Arc::new(health) }
+    }
+
+    /// Has a thread do the work, and waits for what it gives.
+    fn ask<T: Send + 'static>(
+        &self,
+        what: impl FnOnce() -> String,
+        work: impl Fn(&S) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let Some(allowed) = self.health.allowance(self.patience) else { return Err(late()) };
+        let (send, receive) = bounded(1);
+        let (inner, health) = (self.inner.clone(), self.health.clone());
+        self.hand_out(Box::new(move || {
+            let result = repeated(|| work(&inner));
+            // A storage that says no has answered.
+            health.answers();
+            // Nobody may wait any more.
+            let _ = send.send(result);
+        }))?;
+        match receive.recv_timeout(allowed) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => {
+                self.health.took_too_long(&what(), allowed);
+                Err(late())
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("a thread that reads has panicked")),
+        }
+    }
+
+    fn hand_out(&self, job: Job) -> io::Result<()> {
+        let threads = &self.threads;
+        // Whoever is idle is spoken for once; that a thread too many is started does no harm.
+        let claimed =
+            threads.idle.fetch_update(Ordering::AcqRel, Ordering::Acquire, |idle| idle.checked_sub(1));
+        if claimed.is_err() {
+            if threads.all.fetch_add(1, Ordering::AcqRel) >= MOST_THREADS {
+                threads.all.fetch_sub(1, Ordering::AcqRel);
+                return Err(late());
+            }
+            let own = threads.clone();
+            let thread = std::thread::Builder::new().name("copal-storage".into());
+            if let Err(error) = thread.spawn(move || own.serve()) {
+                threads.all.fetch_sub(1, Ordering::AcqRel);
+                return Err(error);
+            }
+        }
+        self.jobs.send(job).map_err(|_| io::Error::other("no thread reads any more"))
+    }
+}
+
+impl Threads {
+    fn serve(&self) {
+        for job in &self.queue {
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+            if done.is_err() {
+                log::error!("internal error: a read of storage panicked; please report this");
+            }
+            self.idle.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+fn late() -> io::Error {
+    io::Error::new(ErrorKind::TimedOut, "storage does not answer")
+}
+
+/// Repeats what failed for a reason that may pass.
+fn repeated<T>(work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let mut pause = FIRST_PAUSE;
+    for _ in 0..REPEATS {
+        match work() {
+            Err(error) if may_pass(&error) => std::thread::sleep(pause),
+            done => return done,
+        }
+        pause *= 4;
+    }
+    work()
+}
+
+fn may_pass(error: &io::Error) -> bool {
+    let passing = [
+        ErrorKind::Interrupted,
+        ErrorKind::WouldBlock,
+        ErrorKind::TimedOut,
+        ErrorKind::ResourceBusy,
+        ErrorKind::StaleNetworkFileHandle,
+        ErrorKind::NetworkDown,
+        ErrorKind::NetworkUnreachable,
+        ErrorKind::HostUnreachable,
+        ErrorKind::ConnectionReset,
+        ErrorKind::ConnectionAborted,
+    ];
+    passing.contains(&error.kind()) || error.raw_os_error() == Some(libc::EIO)
+}
+
+impl<S: Storage + 'static> Storage for Patient<S> {
+    fn read(&self, name: &Name, limit: u64) -> io::Result<Vec<u8>> {
+        let own = name.clone();
+        self.ask(|| format!("reading {name}"), move |inner| inner.read(&own, limit))
+    }
+
+    fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        if self.inner.read_if_cached(name, offset, buf) {
+            return Ok(());
+        }
+        let (own, len) = (name.clone(), buf.len());
+        let bytes = self.ask(
+            || format!("reading {name}"),
+            move |inner| {
+                let mut bytes = vec![0; len];
+                inner.read_range(&own, offset, &mut bytes).map(|()| bytes)
+            },
+        )?;
+        buf.copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn read_if_cached(&self, name: &Name, offset: u64, buf: &mut [u8]) -> bool {
+        self.inner.read_if_cached(name, offset, buf)
+    }
+
+    fn len(&self, name: &Name) -> io::Result<u64> {
+        let own = name.clone();
+        self.ask(|| format!("looking at {name}"), move |inner| inner.len(&own))
+    }
+
+    fn put(&self, name: &Name, parts: &[&[u8]]) -> io::Result<()> {
+        self.inner.put(name, parts)
+    }
+
+    fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
+        let own = prefix.to_owned();
+        self.ask(|| format!("listing {prefix}"), move |inner| inner.list(&own))
+    }
+
+    fn delete(&self, name: &Name) -> io::Result<()> {
+        self.inner.delete(name)
+    }
+
+    fn clear_unpublished(&self, older_than: Duration) -> io::Result<u64> {
+        self.inner.clear_unpublished(older_than)
+    }
+
+    fn settle(&self) -> Settle {
+        self.inner.settle()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::storage::conformance::{self, name};
+    use crate::storage::memory::MemoryStorage;
+
+    /// Hangs while told to, or fails so often.
+    #[derive(Debug, Default)]
+    struct Moody {
+        memory: MemoryStorage,
+        hangs: Arc<AtomicBool>,
+        failures: Arc<Mutex<Vec<i32>>>,
+        calls: Arc<AtomicUsize>,
+    }
+
+    impl Moody {
+        fn meet(&self) -> io::Result<()> {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            while self.hangs.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            self.failures.lock().pop().map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
+        }
+    }
+
+    impl Storage for Moody {
+        fn read(&self, name: &Name, limit: u64) -> io::Result<Vec<u8>> {
+            self.meet()?;
+            self.memory.read(name, limit)
+        }
+
+        fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+            self.meet()?;
+            self.memory.read_range(name, offset, buf)
+        }
+
+        fn len(&self, name: &Name) -> io::Result<u64> {
+            self.meet()?;
+            self.memory.len(name)
+        }
+
+        fn put(&self, name: &Name, parts: &[&[u8]]) -> io::Result<()> {
+            self.memory.put(name, parts)
+        }
+
+        fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
+            self.meet()?;
+            self.memory.list(prefix)
+        }
+
+        fn delete(&self, name: &Name) -> io::Result<()> {
+            self.memory.delete(name)
+        }
+
+        fn settle(&self) -> Settle {
+            self.memory.settle()
+        }
+
+        fn describe(&self) -> String {
+            "moody".into()
+        }
+    }
+
+    fn is_late<T: std::fmt::Debug>(result: io::Result<T>) -> bool {
+        result.is_err_and(|error| error.kind() == ErrorKind::TimedOut)
+    }
+
+    #[test]
+    fn it_keeps_the_contract() {
+        conformance::conformance(|| Box::new(Patient::new(MemoryStorage::new(), Duration::from_secs(600))));
+    }
+
+    #[test]
+    fn what_hangs_fails_and_what_answers_again_is_read() {
+        let moody = Moody::default();
+        let (hangs, calls) = (moody.hangs.clone(), moody.calls.clone());
+        let storage = Patient::new(moody, Duration::from_millis(100));
+        let object = name("packs/one");
+        storage.put(&object, &[b"bytes"]).unwrap();
+        hangs.store(true, Ordering::Relaxed);
+        assert!(is_late(storage.read(&object, 10)));
+        // Known by now to hang: nobody waits, and no thread is spent on it.
+        let tried = calls.load(Ordering::Relaxed);
+        for _ in 0..10 * MOST_THREADS {
+            assert!(is_late(storage.read_range(&object, 0, &mut [0; 5])) && is_late(storage.list("packs")));
+        }
+        assert!(calls.load(Ordering::Relaxed) <= tried + 2, "one try in a while");
+        hangs.store(false, Ordering::Relaxed);
+        // The read that was left behind ends now, and tells that the storage answers.
+        while is_late(storage.len(&object)) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(storage.read(&object, 10).unwrap(), b"bytes");
+    }
+
+    #[test]
+    fn many_readers_at_once_are_all_let_go() {
+        let moody = Moody::default();
+        let hangs = moody.hangs.clone();
+        hangs.store(true, Ordering::Relaxed);
+        let storage = Patient::new(moody, Duration::from_millis(300));
+        std::thread::scope(|scope| {
+            for _ in 0..3 * MOST_THREADS {
+                scope.spawn(|| assert!(is_late(storage.len(&name("packs/one")))));
+            }
+        });
+        assert!(storage.threads.all.load(Ordering::Relaxed) <= MOST_THREADS);
+        hangs.store(false, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again_and_what_stays_is_told() {
+        let moody = Moody::default();
+        let (failures, calls) = (moody.failures.clone(), moody.calls.clone());
+        let storage = Patient::new(moody, Duration::from_secs(600));
+        let object = name("packs/one");
+        storage.put(&object, &[b"bytes"]).unwrap();
+        let after = |errnos: &[i32]| {
+            *failures.lock() = errnos.to_vec();
+            calls.store(0, Ordering::Relaxed);
+            let read = storage.read(&object, 10).map_err(|error| error.raw_os_error());
+            (read.is_ok(), calls.load(Ordering::Relaxed))
+        };
+        assert_eq!(after(&[libc::EIO, libc::ESTALE]), (true, 3));
+        assert_eq!(after(&[libc::EIO, libc::EIO, libc::EIO]), (false, 3));
+        assert_eq!(after(&[libc::EACCES]), (false, 1));
+        failures.lock().clear();
+        calls.store(0, Ordering::Relaxed);
+        let missing = storage.read(&name("packs/two"), 10);
+        assert_eq!(missing.map_err(|error| error.kind()), Err(ErrorKind::NotFound));
+        assert_eq!(calls.load(Ordering::Relaxed), 1, "one that is not there is not looked for again");
+    }
+}
