@@ -47,3 +47,23 @@ pub fn flip_chunk_at(sandbox: &Sandbox, name: &str, offset: u64) -> Damaged {
         ranges: touched.map(|extent| base + u64::from(extent.offset)..base + extent.end()).collect(),
     }
 }
+
+/// All ranges of the newest image of a name that lie in these chunks, in order.
+///
+/// # Panics
+/// If a map cannot be read.
+#[must_use]
+pub fn ranges_of(sandbox: &Sandbox, name: &str, chunks: &[String]) -> Vec<Range<u64>> {
+    let (_, image, reader) = sandbox.image(name);
+    let mut ranges = Vec::new();
+    for span in 0..image.size.div_ceil(1 << image.span_shift) {
+        let Some(map) = reader.maps().span(&image, span).expect("map") else { continue };
+        let base = span << image.span_shift;
+        for extent in &map.map.extents {
+            if chunks.contains(&map.map.chunks[extent.chunk as usize].id.to_string()) {
+                ranges.push(base + u64::from(extent.offset)..base + extent.end());
+            }
+        }
+    }
+    ranges
+}

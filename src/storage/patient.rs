@@ -27,6 +27,10 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 const REPEATS: u32 = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
+/// Buffers that are kept, and the longest of them, in bytes.
+const MOST_SPARE: usize = 16;
+const LONGEST_SPARE: usize = 2 << 20;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Storage that answers in time or fails.
@@ -37,6 +41,8 @@ pub struct Patient<S> {
     jobs: Sender<Job>,
     threads: Arc<Threads>,
     health: Arc<Health>,
+    /// Buffers that were read into, for the next reads.
+    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 /// The threads that read.
@@ -93,7 +99,14 @@ impl<S: Storage + 'static> Patient<S> {
         let (jobs, queue) = unbounded();
         let threads = Threads { queue, all: AtomicUsize::new(0), idle: AtomicUsize::new(0) };
         let health = Health { place: inner.describe(), stuck: Mutex::new(None) };
-        Self { inner: Arc::new(inner), patience, jobs, threads: Arc::new(threads), health: Arc::new(health) }
+        Self {
+            inner: Arc::new(inner),
+            patience,
+            jobs,
+            threads: Arc::new(threads),
+            health: Arc::new(health),
+            spare: Mutex::default(),
+        }
     }
 
     /// Has a thread do the work, and waits for what it gives.
@@ -119,6 +132,13 @@ impl<S: Storage + 'static> Patient<S> {
                 Err(late())
             }
             Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("a thread that reads has panicked")),
+        }
+    }
+
+    fn keep_spare(&self, bytes: Vec<u8>) {
+        let mut spare = self.spare.lock();
+        if spare.len() < MOST_SPARE && bytes.capacity() <= LONGEST_SPARE {
+            spare.push(bytes);
         }
     }
 
@@ -198,15 +218,20 @@ impl<S: Storage + 'static> Storage for Patient<S> {
         if self.inner.read_if_cached(name, offset, buf) {
             return Ok(());
         }
-        let (own, len) = (name.clone(), buf.len());
+        let own = name.clone();
+        // The caller's buffer cannot be lent to a thread that may be left behind.
+        let mut bytes = self.spare.lock().pop().unwrap_or_default();
+        bytes.resize(buf.len(), 0);
+        let bytes = Mutex::new(bytes);
         let bytes = self.ask(
             || format!("reading {name}"),
             move |inner| {
-                let mut bytes = vec![0; len];
-                inner.read_range(&own, offset, &mut bytes).map(|()| bytes)
+                let mut bytes = bytes.lock();
+                inner.read_range(&own, offset, &mut bytes).map(|()| std::mem::take(&mut *bytes))
             },
         )?;
         buf.copy_from_slice(&bytes);
+        self.keep_spare(bytes);
         Ok(())
     }
 
