@@ -62,18 +62,11 @@ def stop(number, _):
     sys.exit(128 + number)
 
 
-def main():
-    for each in signal.SIGTERM, signal.SIGHUP:
-        signal.signal(each, stop)
-    began = time.monotonic()
-    work, wanted, long = sys.argv[1], sys.argv[2].split(), sys.argv[3] == "long"
-    bench = Bench(work, [Image(path) for path in sys.argv[4:]])
-    os.makedirs(f"{work}/files", exist_ok=True)
-    os.makedirs(bench.fast)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90%", "bench", bench.fast], check=True)
+def measure(bench, wanted, long):
+    """Each tool in turn, alone; the versions of those that were there."""
     versions = []
     for name in wanted:
-        tool = bench_peers.CLASSES[name](work)
+        tool = bench_peers.CLASSES[name](bench.work)
         try:
             if not prepare(bench, tool):
                 continue
@@ -86,6 +79,23 @@ def main():
         finally:
             tool.end()
         bench_peers.remove(tool)
+    return versions
+
+
+def main():
+    for each in signal.SIGTERM, signal.SIGHUP:
+        signal.signal(each, stop)
+    began = time.monotonic()
+    work, wanted, long = sys.argv[1], sys.argv[2].split(), sys.argv[3] == "long"
+    bench = Bench(work, [Image(path) for path in sys.argv[4:]])
+    os.makedirs(f"{work}/files", exist_ok=True)
+    os.makedirs(bench.fast)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90%", "bench", bench.fast], check=True)
+    try:
+        versions = measure(bench, wanted, long)
+    except Exception:
+        say(f"\nUntil it failed:\n{bench_rows.table(bench.figures)}\n")
+        raise
     image = bench.image
     before = f", after {bench.images[bench.stored[0]].name}" if len(bench.stored) > 1 else ""
     print(f"{machine()}; {time.strftime('%Y-%m-%d')}. {'; '.join(versions)}.")
