@@ -4,6 +4,7 @@ Every tool gets the same images in the same order, its secret from the environme
 comparable: borg with zstd 3 and without its cache of unchanged files, restic without a parent, since all are to read the image.
 """
 
+import contextlib
 import glob
 import json
 import os
@@ -46,11 +47,11 @@ class Image:
         if not self.data:
             sys.exit(f"{path} holds no data")
 
-    def offsets(self):
+    def offsets(self, count=READS):
         """Aligned places in its data, in random order, the same in every run."""
         chance = random.Random(4096)
         blocks = [(start // 4096, end // 4096) for start, end in self.ranges if end - start >= 8192]
-        chosen = chance.choices(blocks, weights=[last - first for first, last in blocks], k=READS)
+        chosen = chance.choices(blocks, weights=[last - first for first, last in blocks], k=count)
         return [chance.randrange(first, last) * 4096 for first, last in chosen]
 
 
@@ -113,30 +114,40 @@ class Tool:
     def mount(self, name, image):
         """Mounts with everything cold; the image's path, and the seconds until its first data could be read."""
         drop_caches()
-        first = image.ranges[0][0]
+        return self.start(lambda: self.readable(name, image))
+
+    def readable(self, name, image):
+        """The path of a mounted image, once its first data can be read."""
+        path = self.mounted(name, image)
+        with open(path, "rb", buffering=0) as file:
+            file.seek(image.ranges[0][0])
+            return path if file.read(4096) else None
+
+    def start(self, ready):
+        """Starts the server and asks until it is ready; the answer, and the seconds until it came."""
+        words = self.mount_words()
         began = time.monotonic()
-        self.server = subprocess.Popen(self.mount_words(), env=self.environment, cwd="/", stdin=subprocess.DEVNULL,
+        self.server = subprocess.Popen(words, env=self.environment, cwd="/", stdin=subprocess.DEVNULL,
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while True:
-            try:
-                path = self.mounted(name, image)
-                with open(path, "rb", buffering=0) as file:
-                    file.seek(first)
-                    if file.read(4096):
-                        return path, time.monotonic() - began
-            except (FileNotFoundError, IndexError):
-                pass
+            with contextlib.suppress(FileNotFoundError, IndexError):
+                if answer := ready():
+                    return answer, time.monotonic() - began
             if self.server.poll() is not None:
-                sys.exit(f"{' '.join(self.mount_words())}: ended with {self.server.returncode} before it was mounted")
+                sys.exit(f"{' '.join(words)}: ended with {self.server.returncode} before it was mounted")
             if time.monotonic() - began > PATIENCE:
-                sys.exit(f"{' '.join(self.mount_words())}: nothing to read after {PATIENCE} s")
+                sys.exit(f"{' '.join(words)}: nothing to read after {PATIENCE} s")
             time.sleep(0.001)
 
-    def unmount(self):
-        """Ends the mount, having asked its server how much memory it had at most."""
+    def note_peak(self):
+        """Asks the server how much memory it had at most."""
         with open(f"/proc/{self.server.pid}/status") as status:
             peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
         self.peak_mount = max(self.peak_mount, peak * 1024)
+
+    def unmount(self):
+        """Ends the mount."""
+        self.note_peak()
         subprocess.run(["umount", self.mountpoint], check=True)
         try:
             self.server.wait(5)
@@ -223,7 +234,7 @@ class Restic(Tool):
         return glob.glob(f"{self.mountpoint}/tags/{name}/[0-9]*/{image.name}")[0]
 
 
-def microseconds(path, offsets):
+def microseconds(path, offsets, seconds=SECONDS):
     """How long each 4 KiB read took, and what was read."""
     times, found = [], []
     file = os.open(path, os.O_RDONLY)
@@ -235,7 +246,7 @@ def microseconds(path, offsets):
             before = time.perf_counter_ns()
             found.append(os.pread(file, 4096, offset))
             times.append((time.perf_counter_ns() - before) / 1000)
-            if time.monotonic() - began > SECONDS:
+            if time.monotonic() - began > seconds:
                 break
     finally:
         os.close(file)
@@ -342,4 +353,5 @@ def main():
     print(table(tools, figures))
 
 
-main()
+if __name__ == "__main__":
+    main()

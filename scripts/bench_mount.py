@@ -1,0 +1,110 @@
+"""What scripts/bench mount measures: bench_mount.py WORK TOOLS LONG IMAGE...
+
+One image of the series is read through everything that can serve it, after the one before it was stored as well. Every cold figure begins with a
+mount of its own and a page cache that holds nothing. Copal's figures stand beside the ceiling that benches/opening.rs finds in the same run.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import bench_copal
+import bench_long
+import bench_peers
+import bench_rows
+from bench import MIB, Image, machine, say
+from bench_common import RUNS, SLOW, Bench, several
+from bench_readers import by_many, deep, first_byte, listed, one_by_one, restores, sequential
+
+
+def measure_peer(bench, tool):
+    say(f"{tool.name}: sequential")
+    sequential(bench, tool)
+    say(f"{tool.name}: random")
+    one_by_one(bench, tool)
+    by_many(bench, tool)
+    if tool.name == "qcow2":
+        deep(bench, tool)
+    if tool.name in ("borg", "restic"):
+        say(f"{tool.name}: extract")
+        restores(bench, tool)
+        say(f"{tool.name}: first ls, first byte")
+        # As they come, keys and caches included.
+        bench.note("ls", tool, several(lambda: listed(tool)) * 1000)
+        bench.note("byte", tool, several(lambda: first_byte(bench, tool)) * 1000)
+
+
+def prepare(bench, tool):
+    """Stores the images and tries a mount; whether that went well. Images of one state need only that."""
+    try:
+        tool.init()
+        for place in bench.stored if tool.name in ("copal", "borg", "restic") else bench.stored[-1:]:
+            say(f"{tool.name}: store {bench.images[place].name}")
+            tool.create(f"state{place}", bench.images[place])
+        with bench.mounted(tool):
+            pass
+        return True
+    except SystemExit as error:
+        # A signal has a number.
+        if tool.name == "copal" or isinstance(error.code, int):
+            raise
+        say(f"\n*** {tool.name.upper()} CANNOT BE MEASURED HERE; its column stays empty ***\n{error.code}\n")
+        bench.notes.append(f"**{tool.name} could not be measured.**")
+        return False
+
+
+def stop(number, _):
+    # Whoever is impatient does not interrupt the clearing away.
+    for each in signal.SIGTERM, signal.SIGHUP:
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def measure(bench, wanted, long):
+    """Each tool in turn, alone; the versions of those that were there."""
+    versions = []
+    for name in wanted:
+        tool = bench_peers.CLASSES[name](bench.work)
+        try:
+            if not prepare(bench, tool):
+                continue
+            versions.append(tool.version())
+            (bench_copal.measure if name == "copal" else measure_peer)(bench, tool)
+            if tool.peak_mount:
+                bench.note("memory", tool, tool.peak_mount / MIB)
+            if long and name == "copal":
+                bench_long.measure(bench, tool)
+        finally:
+            tool.end()
+        bench_peers.remove(tool)
+    return versions
+
+
+def main():
+    for each in signal.SIGTERM, signal.SIGHUP:
+        signal.signal(each, stop)
+    began = time.monotonic()
+    work, wanted, long = sys.argv[1], sys.argv[2].split(), sys.argv[3] == "long"
+    bench = Bench(work, [Image(path) for path in sys.argv[4:]])
+    os.makedirs(f"{work}/files", exist_ok=True)
+    os.makedirs(bench.fast)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90%", "bench", bench.fast], check=True)
+    try:
+        versions = measure(bench, wanted, long)
+    except Exception:
+        say(f"\nUntil it failed:\n{bench_rows.table(bench.figures)}\n")
+        raise
+    image = bench.image
+    before = f", after {bench.images[bench.stored[0]].name}" if len(bench.stored) > 1 else ""
+    print(f"{machine()}; {time.strftime('%Y-%m-%d')}. {'; '.join(versions)}.")
+    print(f"{image.name} ({image.size / 1e9:.2f} GB, {image.data / 1e9:.2f} GB of data){before}. Medians of {RUNS} runs, one of what takes more than {SLOW} s, "
+          f"and one of random reads, tar and what is read at once. Cold: a new mount, and nothing in the page cache, packs and programs included. MB/s are 10^6 bytes of data "
+          f"(of tar's output: of that). {(time.monotonic() - began) / 60:.0f} minutes.\n")
+    print(bench_rows.table(bench.figures) + "\n")
+    print("\n".join(f"- {note}" for note in bench.notes))
+
+
+if __name__ == "__main__":
+    main()
