@@ -95,6 +95,14 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// `NotFound`; `UnexpectedEof` if the object ends before `offset + buf.len()`.
     fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 
+    /// As [`Storage::read_range`], into a buffer that is handed over and comes back, unless there is an error.
+    ///
+    /// # Errors
+    /// As [`Storage::read_range`].
+    fn read_into(&self, name: &Name, offset: u64, mut buf: Vec<u8>) -> io::Result<Vec<u8>> {
+        self.read_range(name, offset, &mut buf).map(|()| buf)
+    }
+
     /// As [`Storage::read_range`], but only if that needs no waiting, because the system has the bytes in memory. False, and the contents of
     /// `buf` are unspecified, if nobody knows.
     fn read_if_cached(&self, _name: &Name, _offset: u64, _buf: &mut [u8]) -> bool {
@@ -151,6 +159,10 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
 
     fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         (**self).read_range(name, offset, buf)
+    }
+
+    fn read_into(&self, name: &Name, offset: u64, buf: Vec<u8>) -> io::Result<Vec<u8>> {
+        (**self).read_into(name, offset, buf)
     }
 
     fn read_if_cached(&self, name: &Name, offset: u64, buf: &mut [u8]) -> bool {

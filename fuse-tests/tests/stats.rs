@@ -1,9 +1,13 @@
 //! What a mount says of itself, and that only readers who go in order have anything loaded ahead.
 
+use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
+use copal::codec::keys::BlobKind;
 use copal::fuse::stats::Stats;
+use copal::image::Image;
+use copal::image::maps::Maps;
 use fuse_tests::mounted::Mount;
 use fuse_tests::noise::noise;
 use fuse_tests::process::wait_until;
@@ -144,4 +148,48 @@ fn the_server_is_not_the_first_to_go_when_memory_is_short() {
         let stat = fs::read_to_string(task.expect("thread").path().join("stat")).expect("stat");
         assert_eq!(flushes(&stat), may, "{stat}");
     }
+}
+
+/// How many distinct chunks all archives of a repository need.
+fn chunks(sandbox: &Sandbox) -> u64 {
+    let repository = sandbox.open();
+    let maps = Maps::new(repository.clone(), 16 << 20);
+    let mut found = HashSet::new();
+    for archive in repository.archives().expect("archives") {
+        let record = repository.record(archive.id()).expect("record");
+        let image = Image::of(&record.members[0], repository.config().span_shift);
+        let walked = maps.walk(&image, &mut |kind, id, _| {
+            if kind == BlobKind::Chunk {
+                found.insert(id);
+            }
+        });
+        walked.expect("maps");
+    }
+    found.len() as u64
+}
+
+#[test]
+fn four_archives_of_a_disk_read_at_once_open_each_chunk_once() {
+    requires!(fuse, root);
+    let sandbox = Sandbox::plain();
+    let mut bytes = noise(5, 16 << 20);
+    let states: Vec<Vec<u8>> = (0..4)
+        .map(|day| {
+            bytes[day << 22..][..4096].copy_from_slice(&noise(day as u64 + 6, 4096));
+            sandbox.back_up_at("disk", &format!("2026-11-1{day}T03:00:00Z"), &bytes);
+            bytes.clone()
+        })
+        .collect();
+    let distinct = chunks(&sandbox);
+    let mount = sandbox.mount();
+    std::thread::scope(|scope| {
+        for (day, bytes) in states.iter().enumerate() {
+            let path = mount.path(&format!("disk/2026111{day}T030000Z.img"));
+            scope.spawn(move || check_all(&path, bytes, 1 << 20));
+        }
+    });
+    let stats = stats(&mount);
+    let opened = stats.chunks.counts.loads + stats.chunks.counts.ahead;
+    assert_eq!(opened, distinct, "{stats}");
+    assert!(stats.requests.bytes >= 64 << 20 && stats.storage.bytes < 20 << 20, "{stats}");
 }

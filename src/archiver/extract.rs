@@ -1,4 +1,4 @@
-//! Restoring an image: spans are read and verified by all cores, and written where they belong.
+//! Restoring an image: pieces are read and verified by all cores, and written where they belong.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,6 +15,11 @@ use crate::image::Image;
 use crate::image::reader::ImageReader;
 use crate::task::workers;
 
+/// Threads beyond one per core: while some wait for storage or for the target, others open chunks.
+const EXTRA_THREADS: usize = 2;
+/// Data is read in pieces of `1 << PIECE_SHIFT` bytes.
+const PIECE_SHIFT: u8 = 22;
+
 /// Restores an image to a file or device.
 ///
 /// # Errors
@@ -27,12 +32,13 @@ pub fn extract(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     monitor.total(image.size);
-    let (send, queue) = bounded::<Range<u64>>(workers() * 2);
+    let threads = workers() + EXTRA_THREADS;
+    let (send, queue) = bounded::<Range<u64>>(threads * 2);
     // The first failure ends the work of all.
     let failed = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let failed = &failed;
-        let workers: Vec<_> = (0..workers())
+        let workers: Vec<_> = (0..threads)
             .map(|_| {
                 let queue: Receiver<Range<u64>> = queue.clone();
                 scope.spawn(move || {
@@ -83,7 +89,7 @@ pub fn extract_to_stream(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     monitor.total(image.size);
-    let threads = workers();
+    let threads = workers() + EXTRA_THREADS;
     // A ticket is held from the moment a range is handed out until it is written: what waits in memory is bounded.
     let (tickets, ticket) = bounded::<()>(threads * 3);
     let (send, queue) = bounded::<(u64, Run)>(threads);
@@ -148,7 +154,7 @@ fn write_in_order(
 /// A part that was read: its place in the order, and its bytes if it is data.
 type Read = (u64, Result<(Run, Vec<u8>)>);
 
-/// A part of an image: a hole of any length, or data within one span.
+/// A part of an image: a hole of any length, or data of at most a piece.
 #[derive(Debug)]
 enum Run {
     Hole(Range<u64>),
@@ -168,9 +174,9 @@ fn each_run(reader: &ImageReader, image: &Image, take: &mut dyn FnMut(Run) -> Re
             return Ok(());
         }
         let hole = maps.next_hole(image, data)?;
-        for span in spans_of(&(data..hole), image.span_shift) {
-            let start = data.max(span << image.span_shift);
-            let end = hole.min((span + 1) << image.span_shift);
+        for piece in spans_of(&(data..hole), PIECE_SHIFT) {
+            let start = data.max(piece << PIECE_SHIFT);
+            let end = hole.min((piece + 1) << PIECE_SHIFT);
             if !take(Run::Data(start..end))? {
                 return Ok(());
             }

@@ -75,9 +75,11 @@ fn load_run(
         let start = run[0].at;
         let possible = run.iter().all(|wanted| is_possible(BlobKind::Chunk, wanted.at));
         let len: usize = run.iter().map(|wanted| wanted.at.sealed_len as usize).sum();
+        let mut buffer = std::mem::take(sealed);
         let read = possible && {
-            sealed.resize(len, 0);
-            packs.read_range(BlobKind::Chunk, start, sealed).is_ok()
+            buffer.resize(len, 0);
+            let read = packs.read_range(BlobKind::Chunk, start, buffer);
+            read.map(|bytes| *sealed = bytes).is_ok()
         };
         let mut rest = &mut sealed[..];
         for Wanted { slot, claim, plain_len, at } in run {

@@ -215,23 +215,21 @@ impl Packs {
         if !is_possible(kind, at) {
             return Err(damaged_blob("its hint is out of bounds"));
         }
-        let mut sealed = vec![0; at.sealed_len as usize];
-        self.fetch(pack, at.offset, &mut sealed)?;
-        Ok(sealed)
+        self.fetch(pack, at.offset, vec![0; at.sealed_len as usize])
     }
 
-    /// Reads stored bytes as they are, from where a blob begins: several blobs that lie beside each other.
+    /// Fills a buffer with stored bytes as they are, from where a blob begins: several blobs that lie beside each other.
     ///
     /// # Errors
     /// [`Error::Storage`], also if the pack ends before.
-    pub fn read_range(&self, kind: BlobKind, from: Location, sealed: &mut [u8]) -> Result<()> {
+    pub fn read_range(&self, kind: BlobKind, from: Location, sealed: Vec<u8>) -> Result<Vec<u8>> {
         self.fetch(&pack_name(PackKind::of(kind), from.pack.id), from.offset, sealed)
     }
 
-    fn fetch(&self, pack: &Name, offset: u32, sealed: &mut [u8]) -> Result<()> {
+    fn fetch(&self, pack: &Name, offset: u32, sealed: Vec<u8>) -> Result<Vec<u8>> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(sealed.len() as u64, Ordering::Relaxed);
-        let read = self.objects.storage().read_range(pack, offset.into(), sealed);
+        let read = self.objects.storage().read_into(pack, offset.into(), sealed);
         read.map_err(self.objects.failed("read", pack.as_str()))
     }
 

@@ -27,10 +27,6 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 const REPEATS: u32 = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Buffers that are kept, and the longest of them, in bytes.
-const MOST_SPARE: usize = 16;
-const LONGEST_SPARE: usize = 2 << 20;
-
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Storage that answers in time or fails.
@@ -41,8 +37,6 @@ pub struct Patient<S> {
     jobs: Sender<Job>,
     threads: Arc<Threads>,
     health: Arc<Health>,
-    /// Buffers that were read into, for the next reads.
-    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 /// The threads that read.
@@ -99,14 +93,7 @@ impl<S: Storage + 'static> Patient<S> {
         let (jobs, queue) = unbounded();
         let threads = Threads { queue, all: AtomicUsize::new(0), idle: AtomicUsize::new(0) };
         let health = Health { place: inner.describe(), stuck: Mutex::new(None) };
-        Self {
-            inner: Arc::new(inner),
-            patience,
-            jobs,
-            threads: Arc::new(threads),
-            health: Arc::new(health),
-            spare: Mutex::default(),
-        }
+        Self { inner: Arc::new(inner), patience, jobs, threads: Arc::new(threads), health: Arc::new(health) }
     }
 
     /// Has a thread do the work, and waits for what it gives.
@@ -135,11 +122,16 @@ impl<S: Storage + 'static> Patient<S> {
         }
     }
 
-    fn keep_spare(&self, bytes: Vec<u8>) {
-        let mut spare = self.spare.lock();
-        if spare.len() < MOST_SPARE && bytes.capacity() <= LONGEST_SPARE {
-            spare.push(bytes);
-        }
+    /// Has a thread fill a buffer, which must be its own: it may be left behind.
+    fn read_elsewhere(&self, name: &Name, offset: u64, buf: Vec<u8>) -> io::Result<Vec<u8>> {
+        let (own, buf) = (name.clone(), Mutex::new(buf));
+        self.ask(
+            || format!("reading {name}"),
+            move |inner| {
+                let mut buf = buf.lock();
+                inner.read_range(&own, offset, &mut buf).map(|()| std::mem::take(&mut *buf))
+            },
+        )
     }
 
     fn hand_out(&self, job: Job) -> io::Result<()> {
@@ -215,24 +207,17 @@ impl<S: Storage + 'static> Storage for Patient<S> {
     }
 
     fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        if self.inner.read_if_cached(name, offset, buf) {
-            return Ok(());
+        if !self.inner.read_if_cached(name, offset, buf) {
+            buf.copy_from_slice(&self.read_elsewhere(name, offset, vec![0; buf.len()])?);
         }
-        let own = name.clone();
-        // The caller's buffer cannot be lent to a thread that may be left behind.
-        let mut bytes = self.spare.lock().pop().unwrap_or_default();
-        bytes.resize(buf.len(), 0);
-        let bytes = Mutex::new(bytes);
-        let bytes = self.ask(
-            || format!("reading {name}"),
-            move |inner| {
-                let mut bytes = bytes.lock();
-                inner.read_range(&own, offset, &mut bytes).map(|()| std::mem::take(&mut *bytes))
-            },
-        )?;
-        buf.copy_from_slice(&bytes);
-        self.keep_spare(bytes);
         Ok(())
+    }
+
+    fn read_into(&self, name: &Name, offset: u64, mut buf: Vec<u8>) -> io::Result<Vec<u8>> {
+        if self.inner.read_if_cached(name, offset, &mut buf) {
+            return Ok(buf);
+        }
+        self.read_elsewhere(name, offset, buf)
     }
 
     fn read_if_cached(&self, name: &Name, offset: u64, buf: &mut [u8]) -> bool {
@@ -365,6 +350,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(2));
         }
         assert_eq!(storage.read(&object, 10).unwrap(), b"bytes");
+        assert_eq!(storage.read_into(&object, 1, vec![0; 4]).unwrap(), b"ytes");
     }
 
     #[test]
