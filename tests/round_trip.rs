@@ -158,7 +158,7 @@ fn extracts_equal_the_source_and_are_sparse() {
     let dir = tempfile::tempdir().expect("dir");
     let path = dir.path().join("out.img");
     let target = Target::open(&path, image.size, false).expect("target");
-    extract(&reader, &image, &target, &Stop::default(), &Silent).expect("extract");
+    extract(&reader, &image, &(0..image.size), &target, &Stop::default(), &Silent).expect("extract");
     assert!(!path.exists(), "the file appears only when it is whole");
     target.finish().expect("finish");
     assert!(std::fs::read(&path).expect("read") == bytes);
@@ -166,7 +166,8 @@ fn extracts_equal_the_source_and_are_sparse() {
     assert!(Target::open(&path, image.size, false).is_err(), "an existing file is not replaced");
 
     let mut stream = Vec::new();
-    extract_to_stream(&reader, &image, &mut stream, &Stop::default(), &Silent).expect("extract");
+    extract_to_stream(&reader, &image, &(0..image.size), &mut stream, &Stop::default(), &Silent)
+        .expect("extract");
     assert!(stream == bytes);
 }
 

@@ -20,18 +20,20 @@ const EXTRA_THREADS: usize = 2;
 /// Data is read in pieces of `1 << PIECE_SHIFT` bytes.
 const PIECE_SHIFT: u8 = 22;
 
-/// Restores an image to a file or device.
+/// Restores a range of an image, all of it or a partition, to a file or device, which begins where the range does.
 ///
 /// # Errors
 /// [`Error`]; a file target is then not there, a device's contents are unspecified.
 pub fn extract(
     reader: &ImageReader,
     image: &Image,
+    range: &Range<u64>,
     target: &Target,
     stop: &Stop,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    monitor.total(image.size);
+    monitor.total(range.end - range.start);
+    let base = range.start;
     let threads = workers() + EXTRA_THREADS;
     let (send, queue) = bounded::<Range<u64>>(threads * 2);
     // The first failure ends the work of all.
@@ -48,7 +50,7 @@ pub fn extract(
                             .check()
                             .map_err(Error::from)
                             .and_then(|()| read_range(reader, image, &range, &mut buffer))
-                            .and_then(|()| target.write_at(range.start, &buffer));
+                            .and_then(|()| target.write_at(range.start - base, &buffer));
                         if done.is_err() || failed.load(Ordering::Relaxed) {
                             failed.store(true, Ordering::Relaxed);
                             return done;
@@ -60,10 +62,10 @@ pub fn extract(
             })
             .collect();
         drop(queue);
-        let dispatched = each_run(reader, image, &mut |run| match run {
+        let dispatched = each_run(reader, image, range, &mut |run| match run {
             Run::Hole(range) => {
                 stop.check()?;
-                target.zero(range.start, range.end - range.start)?;
+                target.zero(range.start - base, range.end - range.start)?;
                 monitor.advanced(range.end - range.start, 0);
                 Ok(!failed.load(Ordering::Relaxed))
             }
@@ -77,18 +79,19 @@ pub fn extract(
     })
 }
 
-/// Restores an image to a stream, zeros included.
+/// Restores a range of an image to a stream, zeros included.
 ///
 /// # Errors
 /// [`Error`].
 pub fn extract_to_stream(
     reader: &ImageReader,
     image: &Image,
+    range: &Range<u64>,
     out: impl Write,
     stop: &Stop,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    monitor.total(image.size);
+    monitor.total(range.end - range.start);
     let threads = workers() + EXTRA_THREADS;
     // A ticket is held from the moment a range is handed out until it is written: what waits in memory is bounded.
     let (tickets, ticket) = bounded::<()>(threads * 3);
@@ -113,7 +116,7 @@ pub fn extract_to_stream(
         drop((queue, results));
         let dispatcher = scope.spawn(move || {
             let mut order = 0;
-            each_run(reader, image, &mut |run| {
+            each_run(reader, image, range, &mut |run| {
                 stop.check()?;
                 order += 1;
                 Ok(tickets.send(()).is_ok() && send.send((order - 1, run)).is_ok())
@@ -161,19 +164,24 @@ enum Run {
     Data(Range<u64>),
 }
 
-/// Calls `take` with all parts of an image in order until it says no.
-fn each_run(reader: &ImageReader, image: &Image, take: &mut dyn FnMut(Run) -> Result<bool>) -> Result<()> {
+/// Calls `take` with all parts of a range in order until it says no.
+fn each_run(
+    reader: &ImageReader,
+    image: &Image,
+    range: &Range<u64>,
+    take: &mut dyn FnMut(Run) -> Result<bool>,
+) -> Result<()> {
     let maps = reader.maps();
-    let mut at = 0;
-    while at < image.size {
-        let data = maps.next_data(image, at)?.unwrap_or(image.size);
+    let mut at = range.start;
+    while at < range.end {
+        let data = maps.next_data(image, at)?.map_or(range.end, |data| data.min(range.end));
         if data > at && !take(Run::Hole(at..data))? {
             return Ok(());
         }
-        if data >= image.size {
+        if data >= range.end {
             return Ok(());
         }
-        let hole = maps.next_hole(image, data)?;
+        let hole = maps.next_hole(image, data)?.min(range.end);
         for piece in spans_of(&(data..hole), PIECE_SHIFT) {
             let start = data.max(piece << PIECE_SHIFT);
             let end = hole.min((piece + 1) << PIECE_SHIFT);

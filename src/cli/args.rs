@@ -249,6 +249,9 @@ pub(super) struct ExtractArgs {
     /// Restore this member only
     #[arg(long, value_name = "NAME")]
     pub(super) member: Option<String>,
+    /// Restore just this partition, by its number in 'copal info': 2 for sda2
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) partition: Option<u32>,
     /// Print one JSON document
     #[arg(long, conflicts_with = "stdout")]
     pub(super) json: bool,

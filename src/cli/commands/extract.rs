@@ -1,6 +1,7 @@
 //! `copal extract`.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -11,6 +12,7 @@ use crate::archiver::extract::{extract, extract_to_stream};
 use crate::archiver::target::Target;
 use crate::archiver::{Error, Stop};
 use crate::cli::args::ExtractArgs;
+use crate::cli::disk::table;
 use crate::cli::location::Location;
 use crate::cli::output;
 use crate::cli::progress::Progress;
@@ -40,12 +42,22 @@ pub(in crate::cli) fn run(args: &ExtractArgs) -> anyhow::Result<()> {
     // Before any temporary file is made, so that a signal does not leave it behind.
     let extraction = Extraction { reader: &reader, force: args.force, stop: signals::stop()? };
     let chosen = chosen(args, &record)?;
+    let range = match (chosen, args.partition) {
+        (Some(member), Some(number)) => extraction.partition(member, number)?,
+        (None, Some(_)) => {
+            bail!("the archive has several members; choose one with --member: {}", names(&record))
+        }
+        (member, None) => 0..member.map_or(0, |member| member.size),
+    };
     match (chosen, &args.target) {
-        (Some(member), None) => extraction.to_stdout(member)?,
+        (Some(member), None) => extraction.to_stdout(member, &range)?,
         (Some(member), Some(target)) => {
-            let into_directory = target.is_dir();
-            let path = if into_directory { target.join(member.name.as_str()) } else { target.clone() };
-            extraction.to_target(member, &path)?;
+            let own = match args.partition {
+                Some(number) => format!("{}-{number}.img", member.name.as_str().trim_end_matches(".img")),
+                None => member.name.to_string(),
+            };
+            let path = if target.is_dir() { target.join(own) } else { target.clone() };
+            extraction.to_target(member, &range, &path)?;
         }
         (None, None) => {
             bail!("the archive has several members; choose one with --member: {}", names(&record))
@@ -59,7 +71,12 @@ pub(in crate::cli) fn run(args: &ExtractArgs) -> anyhow::Result<()> {
     let members: Vec<_> = restored
         .map(|member| json!({ "name": member.name, "size": member.size, "data": member.data }))
         .collect();
-    output::json(&json!({ "archive": archive.id(), "target": args.target, "members": members }))
+    let mut document = json!({ "archive": archive.id(), "target": args.target, "members": members });
+    if let Some(number) = args.partition {
+        document["partition"] =
+            json!({ "number": number, "start": range.start, "len": range.end - range.start });
+    }
+    output::json(&document)
 }
 
 /// The one member that is meant; `None` if it is all of several.
@@ -93,20 +110,31 @@ impl Extraction<'_> {
         Image::of(member, self.reader.repository().config().span_shift)
     }
 
-    fn to_stdout(&self, member: &Member) -> anyhow::Result<()> {
+    /// Where a partition lies.
+    fn partition(&self, member: &Member, number: u32) -> anyhow::Result<Range<u64>> {
+        let partitions = table(self.reader, member).map(|table| table.partitions).unwrap_or_default();
+        let numbers: Vec<_> = partitions.iter().map(|partition| partition.number.to_string()).collect();
+        let found = partitions.iter().find(|partition| partition.number == number).with_context(|| {
+            let has = if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") };
+            format!("{} has no partition {number}; it has: {has}", member.name)
+        })?;
+        Ok(found.start..found.start + found.len)
+    }
+
+    fn to_stdout(&self, member: &Member, range: &Range<u64>) -> anyhow::Result<()> {
         let progress = Progress::new(false, false);
         let out = io::stdout().lock();
-        let done = extract_to_stream(self.reader, &self.image(member), out, &self.stop, &progress);
+        let done = extract_to_stream(self.reader, &self.image(member), range, out, &self.stop, &progress);
         progress.clear();
         done.map_err(|error| told(error, "the image that was written to standard output is not whole"))
     }
 
-    fn to_target(&self, member: &Member, path: &Path) -> anyhow::Result<()> {
+    fn to_target(&self, member: &Member, range: &Range<u64>, path: &Path) -> anyhow::Result<()> {
         let image = self.image(member);
-        let target = Target::open(path, image.size, self.force)?;
+        let target = Target::open(path, range.end - range.start, self.force)?;
         let device = target.is_device();
         let progress = Progress::new(false, false);
-        let done = extract(self.reader, &image, &target, &self.stop, &progress);
+        let done = extract(self.reader, &image, range, &target, &self.stop, &progress);
         progress.clear();
         done.and_then(|()| target.finish()).map_err(|error| {
             let left = if device { "holds a part of the image now: extract again" } else { "was not made" };
@@ -132,7 +160,9 @@ impl Extraction<'_> {
         if let Some(taken) = taken.filter(|_| !self.force) {
             bail!("{} exists; give another directory, or --force to replace it", taken.display());
         }
-        let restored = record.members.iter().try_for_each(|member| self.to_target(member, &path(member)));
+        let mut members = record.members.iter();
+        let restored =
+            members.try_for_each(|member| self.to_target(member, &(0..member.size), &path(member)));
         if made && restored.is_err() {
             // Stays if it holds members that are whole.
             let _ = std::fs::remove_dir(directory);
