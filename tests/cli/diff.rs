@@ -1,13 +1,11 @@
 //! `copal diff`.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::support::{Place, can, noise, sparse};
+use super::support::{Place, noise, partitioned, sparse};
 
 /// Chunks of one length, so that it is known which ranges differ.
 const CUT: &str = "--chunker fixed,64K";
@@ -137,19 +135,6 @@ fn members_are_matched_by_name() {
     place
         .copal("diff repo::vm~1 vm --member vdx")
         .fails(&["neither archive has a member \"vdx\"", "new, vdb, vda, gone"]);
-}
-
-/// Writes a partition table; false where the tool for it is missing.
-fn partitioned(place: &Place, script: &str) -> bool {
-    let there = place.shell("PATH=$PATH:/sbin:/usr/sbin command -v sfdisk").end().code == 0;
-    if !can("sfdisk", there) {
-        return false;
-    }
-    let mut table = place.shell("PATH=$PATH:/sbin:/usr/sbin sfdisk -q disk.img").stdin(Stdio::piped());
-    let mut child = table.spawn();
-    child.stdin.take().expect("stdin").write_all(script.as_bytes()).expect("write");
-    assert!(child.wait_with_output().expect("wait").status.success());
-    true
 }
 
 const MIB: u64 = 1 << 20;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use super::support::{Place, noise, sparse};
+use super::support::{Place, noise, partitioned, sparse};
 
 #[test]
 fn a_file_is_equal_and_sparse() {
@@ -17,6 +17,39 @@ fn a_file_is_equal_and_sparse() {
     assert!(out.blocks() * 512 < 1 << 20, "{} blocks", out.blocks());
     assert_eq!(out.permissions().mode() & 0o777, 0o600, "a disk's contents are not for everybody");
     assert!(place.copal("extract repo::x --stdout").ok().stdout == place.read("disk.img"));
+    place.assert_no_leftovers();
+}
+
+#[test]
+fn a_partition_comes_by_itself() {
+    const MIB: usize = 1 << 20;
+    let place = Place::with_repository();
+    sparse(&place.path("disk.img"), 64 << 20, &[(3 << 20, 3 << 20), (40 << 20, 5000)]);
+    place.write("plain.img", &noise(1, 5000));
+    if !partitioned(&place, "label: gpt\nstart=1MiB,size=4M\nstart=5MiB,size=40M\n") {
+        return;
+    }
+    place.copal("create repo::x disk.img").ok();
+    place.copal("create repo::two disk.img plain.img").ok();
+    let disk = place.read("disk.img");
+    for (number, range) in [(1, MIB..5 * MIB), (2, 5 * MIB..45 * MIB)] {
+        place.copal(&format!("extract repo::x part{number} --partition {number}")).ok();
+        assert!(place.read(format!("part{number}")) == disk[range.clone()], "partition {number}");
+        let streamed = place.copal(&format!("extract repo::x --stdout --partition {number}")).ok();
+        assert!(streamed.stdout == disk[range]);
+    }
+    let second = fs::metadata(place.path("part2")).expect("stat");
+    assert!(second.blocks() * 512 < 2 << 20, "{} blocks", second.blocks());
+    let json = place.copal("extract repo::two home --member disk.img --partition 1 --json").ok().json();
+    let place_of = serde_json::json!({ "number": 1, "start": MIB, "len": 4 * MIB });
+    assert_eq!(json["partition"], place_of);
+    assert!(place.read("home/disk-1.img") == disk[MIB..5 * MIB]);
+
+    place.copal("extract repo::x out --partition 7").fails(&["disk.img has no partition 7", "it has: 1, 2"]);
+    place.copal("extract repo::two out --partition 1").fails(&["choose one with --member"]);
+    let none = "extract repo::two out --member plain.img --partition 1";
+    place.copal(none).fails(&["plain.img has no partition 1", "it has: none"]);
+    assert!(!place.path("out").exists());
     place.assert_no_leftovers();
 }
 

@@ -300,6 +300,20 @@ pub(crate) fn can(what: &str, there: bool) -> bool {
     there
 }
 
+/// Writes a partition table into `disk.img`; false where the tool for it is missing.
+#[track_caller]
+pub(crate) fn partitioned(place: &Place, script: &str) -> bool {
+    let there = place.shell("PATH=$PATH:/sbin:/usr/sbin command -v sfdisk").end().code == 0;
+    if !can("sfdisk", there) {
+        return false;
+    }
+    let mut table = place.shell("PATH=$PATH:/sbin:/usr/sbin sfdisk -q disk.img").stdin(Stdio::piped());
+    let mut child = table.spawn();
+    child.stdin.take().expect("stdin").write_all(script.as_bytes()).expect("write");
+    assert!(child.wait_with_output().expect("wait").status.success());
+    true
+}
+
 #[track_caller]
 pub(crate) fn is_root() -> bool {
     can("root", rustix::process::geteuid().is_root())
