@@ -12,8 +12,8 @@ use crate::id::BlobId;
 use crate::repository::Error;
 use crate::repository::packs::{Packs, is_possible};
 
-/// Sealed bytes that are read at once, at most, unless a single chunk is longer.
-const LONGEST: u32 = 1 << 20;
+/// Sealed bytes that are read at once, at most, unless a single chunk is longer: a batch of chunks that do not compress, with what seals them.
+const LONGEST: u32 = (1 << 20) + (64 << 10);
 
 /// The plain bytes of a chunk.
 pub(super) type Chunk = Arc<Plain>;

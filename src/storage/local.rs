@@ -25,6 +25,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// Where files are written before they are published.
@@ -42,6 +43,11 @@ const OPEN_OBJECT: OFlags =
 const CREATE_FILE: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// `RWF_DONTCACHE`, since Linux 6.14: pages that this read brings into the page cache leave it with the read.
+const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+/// A read that long is of many blobs at once, in bytes.
+const LONG_READ: usize = 256 << 10;
+
 /// Keeps objects in a local directory.
 ///
 /// Ranged reads share up to 64 open descriptors. One of a file that another process has since deleted or replaced may
@@ -52,6 +58,8 @@ pub struct LocalStorage {
     path: PathBuf,
     tree: Tree,
     descriptors: Descriptors,
+    /// What is read stays in the page cache: this file system has no reads that leave nothing behind.
+    keeps_pages: AtomicBool,
 }
 
 impl LocalStorage {
@@ -82,7 +90,12 @@ impl LocalStorage {
     /// `NotFound`, `NotADirectory`, or the medium's.
     pub fn open(path: &Path) -> io::Result<Self> {
         let tree = Tree::open(path)?;
-        Ok(Self { path: path.to_owned(), tree, descriptors: Descriptors::default() })
+        Ok(Self {
+            path: path.to_owned(),
+            tree,
+            descriptors: Descriptors::default(),
+            keeps_pages: AtomicBool::new(false),
+        })
     }
 
     /// The directory, as it was given.
@@ -126,6 +139,25 @@ impl LocalStorage {
         let file = rustix::fs::openat(&dir, file, OPEN_OBJECT, Mode::empty())?;
         let len = object_len(name, &rustix::fs::fstat(&file)?)?;
         Ok((file.into(), len))
+    }
+
+    /// Fills `buf`. Long reads leave nothing behind in the page cache, where the system can do that: their bytes are wanted once, and
+    /// fresh pages for them cost more than the bytes.
+    fn fill(&self, file: &File, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while buf.len() >= LONG_READ && filled < buf.len() && !self.keeps_pages.load(Ordering::Relaxed) {
+            let rest = &mut [io::IoSliceMut::new(&mut buf[filled..])];
+            match rustix::io::preadv2(file, rest, offset + filled as u64, DONTCACHE) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(read) => filled += read,
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+                    self.keeps_pages.store(true, Ordering::Relaxed);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        file.read_exact_at(&mut buf[filled..], offset + filled as u64)
     }
 
     /// Adds the objects right in `path` to `listed`, and the directories to `dirs`.
@@ -173,7 +205,7 @@ impl Storage for LocalStorage {
         match end {
             None => Err(ends_early(name)),
             Some(end) if buf.is_empty() && end > file.metadata()?.len() => Err(ends_early(name)),
-            Some(_) => file.read_exact_at(buf, offset).inspect_err(|_| self.descriptors.forget(name)),
+            Some(_) => self.fill(&file, offset, buf).inspect_err(|_| self.descriptors.forget(name)),
         }
     }
 

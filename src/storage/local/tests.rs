@@ -235,3 +235,20 @@ fn error_kinds_are_those_of_the_standard_library() {
     assert_eq!(kind(Errno::DQUOT), ErrorKind::QuotaExceeded);
     assert_eq!(kind(Errno::ROFS), ErrorKind::ReadOnlyFilesystem);
 }
+
+#[test]
+fn long_reads_are_whole_and_do_not_go_beyond_the_end() {
+    let (_dir, storage) = fresh();
+    let object = name("packs/long");
+    let bytes: Vec<u8> = (0..3 * LONG_READ as u32).map(|at| (at / 7) as u8).collect();
+    storage.put(&object, &[&bytes]).unwrap();
+    // Once as this file system does it, once as one does that keeps pages.
+    for keeps_pages in [false, true] {
+        storage.keeps_pages.store(keeps_pages, Ordering::Relaxed);
+        let mut buf = vec![0; 2 * LONG_READ];
+        storage.read_range(&object, 5, &mut buf).unwrap();
+        assert!(buf == bytes[5..][..buf.len()]);
+        let beyond = storage.read_range(&object, LONG_READ as u64 + 1, &mut buf);
+        assert_eq!(beyond.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    }
+}
