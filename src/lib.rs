@@ -1,10 +1,11 @@
 //! Copal backs up whole disks into a deduplicated, compressed, encrypted repository, and serves every backup as a
 //! mountable sparse image.
 //!
-//! The layers, from the top: [`archiver`], [`maintenance`] and [`fuse`] do what the commands ask; [`source`], [`chunker`], [`image`] and [`partition`] know
+//! The layers, from the top: [`archiver`], [`maintenance`] and [`fuse`] do what the commands ask; [`source`], [`chunker`], [`image`], [`partition`] and [`allocation`] know
 //! disks; [`repository`] knows stored objects; [`format`], [`codec`] and [`storage`] know bytes. Imports point down only.
 //! The library never prints: it returns errors and reports through [`log`].
 
+pub mod allocation;
 pub mod archiver;
 pub mod chunker;
 pub mod cli;

@@ -12,7 +12,7 @@
 //! It changes nothing, mounts nothing, and knows no BSD, Sun or Apple tables. Names of filesystems are those of
 //! `blkid`. What it says is for people and for finding partitions; nothing is restored by it.
 
-mod bytes;
+pub(crate) mod bytes;
 mod filesystem;
 mod gpt;
 mod mbr;

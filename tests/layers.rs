@@ -8,14 +8,14 @@ const LAYERS: [&[&str]; 7] = [
     &["main"],
     &["cli"],
     &["archiver", "fuse", "maintenance"],
-    &["source", "chunker", "image", "partition"],
+    &["source", "chunker", "image", "partition", "allocation"],
     &["repository"],
     &["format", "codec", "storage"],
     &["id", "extent", "task"],
 ];
 
-/// What else is allowed, within a layer: a partition table is read from any source, and sealed formats need keys.
-const WITHIN: [(&str, &str); 2] = [("partition", "source"), ("format", "codec")];
+/// What else is allowed, within a layer: a partition table is read from any source, what a partition holds from it, and sealed formats need keys.
+const WITHIN: [(&str, &str); 3] = [("partition", "source"), ("allocation", "partition"), ("format", "codec")];
 
 fn layer(module: &str) -> usize {
     let found = LAYERS.iter().position(|modules| modules.contains(&module));

@@ -190,6 +190,9 @@ fn finish_sources(
             source: SourceInfo { kind: source.kind().as_str().into(), path },
             root: image.root,
             bad: Vec::new(),
+            left_out: 0,
+            token: String::new(),
+            file: None,
         });
         if source.in_use() {
             warnings.push(format!(

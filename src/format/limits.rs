@@ -54,6 +54,8 @@ pub const MAX_TAGS: usize = 64;
 pub const MAX_COMMENT: usize = 4096;
 /// Bytes of a host or user name.
 pub const MAX_HOST: usize = 255;
+/// Length of a source's token, in bytes.
+pub const MAX_TOKEN: usize = 255;
 /// Bytes of a source's path.
 pub const MAX_SOURCE_PATH: usize = 4096;
 /// Bytes of an archive name, member name or tag.

@@ -47,6 +47,19 @@ pub struct SourceInfo {
     pub path: Vec<u8>,
 }
 
+/// A regular file as it was when it was read: one that is still the same has the same content. Its size is the member's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileState {
+    /// The device that its filesystem is on.
+    pub device: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// When its content changed, in ns since 1970.
+    pub modified: i64,
+    /// When its inode changed, in ns since 1970.
+    pub changed: i64,
+}
+
 /// One image of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -69,6 +82,20 @@ pub struct Member {
     /// Ranges that could not be read and are zeros: (offset, length).
     #[serde(deserialize_with = "msgpack::at_most::<_, _, { limits::MAX_BAD_RANGES }>")]
     pub bad: Vec<(u64, u64)>,
+    /// Bytes of blocks that filesystems in the image do not use, left out: zeros in the image whatever the source had there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u64,
+    /// What tells the state of the source: the id of a thin device, the name of a snapshot; empty if none was given.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub token: String,
+    /// The file that was read, if it was one and can be told from a later state of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileState>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What an archive is a copy of: the archive that was made from the source, however many copies lie between.
@@ -191,6 +218,9 @@ impl Member {
         if self.source.path.len() > limits::MAX_SOURCE_PATH || self.source.kind.len() > limits::MAX_NAME {
             return malformed("its source's path is too long");
         }
+        if self.left_out > self.size - self.data || self.token.len() > limits::MAX_TOKEN {
+            return malformed("more is left out than is not data, or its token is too long");
+        }
         let mut end = 0;
         for (offset, len) in &self.bad {
             let next = offset.checked_add(*len).filter(|next| *len > 0 && *next <= self.size);
@@ -219,6 +249,9 @@ pub(crate) mod tests {
             source: SourceInfo { kind: "device".into(), path: b"/dev/vg0/caf\xe9".to_vec() },
             root: Some(Root::new(1, BlobId([7; 32]), location(3, 4096))),
             bad: vec![],
+            left_out: 0,
+            token: String::new(),
+            file: None,
         };
         ArchiveRecord {
             name: ArchiveName::new("web01").unwrap(),
@@ -249,6 +282,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn golden_bytes_of_a_member_with_everything() {
+        let mut full = sample();
+        let file = FileState { device: 2049, inode: 7, modified: 1_700_000_000_000_000_001, changed: -1 };
+        let member = &mut full.members[0];
+        (member.left_out, member.token, member.file) = (1 << 32, "thin 12".into(), Some(file));
+        member.bad = vec![(4096, 512)];
+        let bytes = full.to_bytes().unwrap();
+        assert_eq!(&blake3::hash(&bytes).to_hex()[..16], "0ff21b7e34894c17");
+        assert_eq!(ArchiveRecord::from_bytes(&bytes).unwrap(), full);
+    }
+
+    #[test]
     fn golden_bytes_of_a_copy() {
         let origin = Some(Origin { repository: RepositoryId([8; 16]), archive: ArchiveId([9; 16]) });
         let copy = ArchiveRecord { origin, ..sample() };
@@ -261,13 +306,15 @@ pub(crate) mod tests {
     #[test]
     fn rules_hold_in_both_directions() {
         type Break = fn(&mut ArchiveRecord);
-        let breaks: [Break; 6] = [
+        let breaks: [Break; 8] = [
             |r| r.members.clear(),
             |r| r.members.push(r.members[0].clone()),
             |r| r.members[0].size = 1 << 57,
             |r| r.members[0].root = None,
             |r| r.members[0].bad = vec![(5, 5), (9, 1)],
             |r| r.members[0].bad = vec![(u64::MAX, 5)],
+            |r| r.members[0].left_out = r.members[0].size,
+            |r| r.members[0].token = "t".repeat(256),
         ];
         for (i, broken) in breaks.iter().enumerate() {
             let mut record = sample();

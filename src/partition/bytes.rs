@@ -9,30 +9,30 @@ use std::io;
 use super::ReadAt;
 
 /// A part of a disk.
-pub(super) struct Window<'a> {
+pub(crate) struct Window<'a> {
     disk: &'a dyn ReadAt,
     start: u64,
     len: u64,
 }
 
 impl<'a> Window<'a> {
-    pub(super) fn whole(disk: &'a dyn ReadAt) -> Self {
+    pub(crate) fn whole(disk: &'a dyn ReadAt) -> Self {
         Self { disk, start: 0, len: disk.len() }
     }
 
     /// The `len` bytes from `start`, cut at the disk's end.
-    pub(super) fn part(disk: &'a dyn ReadAt, start: u64, len: u64) -> Self {
+    pub(crate) fn part(disk: &'a dyn ReadAt, start: u64, len: u64) -> Self {
         let start = start.min(disk.len());
         Self { disk, start, len: len.min(disk.len() - start) }
     }
 
     /// Length in bytes.
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
     /// Up to `limit` bytes from `offset`; fewer, or none, where the window ends.
-    pub(super) fn read_up_to(&self, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_up_to(&self, offset: u64, limit: usize) -> io::Result<Vec<u8>> {
         let left = self.len.saturating_sub(offset);
         let mut buf = vec![0; usize::try_from(left).map_or(limit, |left| left.min(limit))];
         if !buf.is_empty() {
@@ -44,43 +44,43 @@ impl<'a> Window<'a> {
 
 /// A buffer whose fields are taken by offset; zeros lie beyond its end.
 #[derive(Clone, Copy)]
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+pub(crate) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
     /// The `N` bytes at `at`.
-    pub(super) fn array<const N: usize>(self, at: usize) -> [u8; N] {
+    pub(crate) fn array<const N: usize>(self, at: usize) -> [u8; N] {
         self.0.get(at..).and_then(|tail| tail.first_chunk()).copied().unwrap_or([0; N])
     }
 
     /// Up to `len` bytes at `at`.
-    pub(super) fn slice(self, at: usize, len: usize) -> &'a [u8] {
+    pub(crate) fn slice(self, at: usize, len: usize) -> &'a [u8] {
         let tail = self.0.get(at..).unwrap_or_default();
         tail.get(..len).unwrap_or(tail)
     }
 
     /// Whether `magic` stands at `at`.
-    pub(super) fn has(self, at: usize, magic: &[u8]) -> bool {
+    pub(crate) fn has(self, at: usize, magic: &[u8]) -> bool {
         self.slice(at, magic.len()) == magic
     }
 
-    pub(super) fn u8(self, at: usize) -> u8 {
+    pub(crate) fn u8(self, at: usize) -> u8 {
         self.array::<1>(at)[0]
     }
 
-    pub(super) fn u16(self, at: usize) -> u16 {
+    pub(crate) fn u16(self, at: usize) -> u16 {
         u16::from_le_bytes(self.array(at))
     }
 
-    pub(super) fn u32(self, at: usize) -> u32 {
+    pub(crate) fn u32(self, at: usize) -> u32 {
         u32::from_le_bytes(self.array(at))
     }
 
-    pub(super) fn u64(self, at: usize) -> u64 {
+    pub(crate) fn u64(self, at: usize) -> u64 {
         u64::from_le_bytes(self.array(at))
     }
 
     /// Text of at most `len` bytes at `at`; `None` if it is empty.
-    pub(super) fn text(self, at: usize, len: usize) -> Option<String> {
+    pub(crate) fn text(self, at: usize, len: usize) -> Option<String> {
         let bytes = self.slice(at, len);
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
         let text = printable(&String::from_utf8_lossy(&bytes[..end]));
@@ -88,13 +88,13 @@ impl<'a> Fields<'a> {
     }
 
     /// A UUID of 16 bytes in the order they are written; `None` if all are zero.
-    pub(super) fn uuid(self, at: usize) -> Option<String> {
+    pub(crate) fn uuid(self, at: usize) -> Option<String> {
         let bytes = self.array::<16>(at);
         (bytes != [0; 16]).then(|| hyphenated(bytes))
     }
 
     /// A GUID: a UUID whose first three groups are little-endian.
-    pub(super) fn guid(self, at: usize) -> Option<String> {
+    pub(crate) fn guid(self, at: usize) -> Option<String> {
         let [a, b, c, d, e, f, g, h, rest @ ..] = self.array::<16>(at);
         let [i, j, k, l, m, n, o, p] = rest;
         let bytes = [d, c, b, a, f, e, h, g, i, j, k, l, m, n, o, p];
@@ -103,7 +103,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Text from a disk, fit to be shown: no control characters, which could drive a terminal, and no padding.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
     text.trim_end_matches(' ').chars().map(shown).collect()
 }

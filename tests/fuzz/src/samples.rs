@@ -3,7 +3,7 @@
 use copal::codec::keys::{KeySet, Keyring};
 use copal::format::location::{KEY_MODE_CLASS, Location, PackRef};
 use copal::format::name::ArchiveName;
-use copal::format::record::{ArchiveRecord, CreateStats, Member, Root, SourceInfo};
+use copal::format::record::{ArchiveRecord, CreateStats, FileState, Member, Root, SourceInfo};
 use copal::id::{ArchiveId, BlobId, PackId, RepositoryId, SessionId};
 
 /// The repository of all samples.
@@ -42,6 +42,9 @@ pub(crate) fn record() -> ArchiveRecord {
         source: SourceInfo { kind: "device".into(), path: b"/dev/vg0/caf\xe9".to_vec() },
         root: Some(Root::new(1, BlobId([7; 32]), location(3, 4096))),
         bad: vec![(4096, 512), (8192, 1024)],
+        left_out: 8192,
+        token: "thin 12".into(),
+        file: Some(FileState { device: 2049, inode: 7, modified: 1, changed: -1 }),
     };
     ArchiveRecord {
         name: archive_name("web01"),
