@@ -2,7 +2,8 @@
 
 pub mod copy;
 pub mod create;
-pub mod error;
+pub mod earlier;
+mod error;
 pub mod extract;
 mod pipeline;
 mod span;

@@ -5,6 +5,7 @@
 pub mod catalogue;
 pub mod config;
 pub mod envelope;
+pub mod filter;
 pub mod index_segment;
 pub mod limits;
 pub mod location;

@@ -14,6 +14,7 @@ pub mod packer;
 pub mod packs;
 pub mod reference;
 pub mod reserve;
+pub mod segments;
 pub mod session;
 pub mod slots;
 pub mod standing;

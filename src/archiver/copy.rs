@@ -268,7 +268,7 @@ impl<'a> Run<'a> {
                 Err(error) => return Err(self.keep(store, error)),
             };
             record.stats = store.counters.stats();
-            publish_packs(self.to, store)?;
+            publish_packs(store)?;
             self.stop.check()?;
             let id = session.publish(&record)?;
             if let Some(first) = superseded.take() {
@@ -293,7 +293,7 @@ impl<'a> Run<'a> {
     /// or the next copy to find.
     fn keep(&self, store: &mut Store<'_>, error: Error) -> Error {
         match error {
-            Error::Unreadable { .. } | Error::Stopped { .. } => match publish_packs(self.to, store) {
+            Error::Unreadable { .. } | Error::Stopped { .. } => match publish_packs(store) {
                 Ok(()) => error,
                 Err(failed) => failed,
             },

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
+use super::earlier::Earlier;
 use super::error::{Error, Result};
 use super::pipeline::{StoredImage, store_image};
 pub use super::span::Resumed;
@@ -70,8 +71,9 @@ pub fn create(
     // Sources first: what is missing or busy is said before anything is written.
     let mut sources = open_all(options)?;
     if options.dry_run {
+        let earlier = earlier(repository, options);
         let store = new_store(repository, options)?;
-        let images = store_all(&store, &mut sources, stop, monitor)?;
+        let images = store_all(&store, &mut sources, &earlier, stop, monitor)?;
         let (members, warnings) = finish_sources(sources, &images, stop)?;
         let record = record(repository, options, started, SessionId([0; 16]), members, &store)?;
         return Ok(Created { id: None, record, warnings, resumed: store.counters.resumed() });
@@ -98,6 +100,12 @@ fn new_store<'a>(repository: &'a Repository, options: &CreateOptions) -> Result<
     Store::new(repository, &chunker, options.compression)
 }
 
+/// What the last archive of the name holds, for each member.
+fn earlier(repository: &Arc<Repository>, options: &CreateOptions) -> Vec<Option<Earlier>> {
+    let members: Vec<&ArchiveName> = options.members.iter().map(|(name, _)| name).collect();
+    Earlier::of(repository, &options.name, &members)
+}
+
 type OpenSource = (ArchiveName, Source);
 
 fn open_all(options: &CreateOptions) -> Result<Vec<OpenSource>> {
@@ -116,10 +124,11 @@ fn passes(
     monitor: &dyn Monitor,
 ) -> Result<Created> {
     let mut store = new_store(repository, options)?;
+    let earlier = earlier(repository, options);
     let mut superseded: Option<ArchiveId> = None;
     for _ in 0..MAX_PASSES {
         store.writers = Some(Writers::start(repository)?);
-        let images = match store_all(&store, &mut sources, stop, monitor) {
+        let images = match store_all(&store, &mut sources, &earlier, stop, monitor) {
             Ok(images) => images,
             Err(error) => return Err(abandon(store.writers.take(), error)),
         };
@@ -128,7 +137,7 @@ fn passes(
             Ok(finished) => finished,
             Err(error) => return Err(abandon(store.writers.take(), error)),
         };
-        publish_packs(repository, &mut store)?;
+        publish_packs(&mut store)?;
         stop.check()?;
         let record = record(repository, options, started, session.id(), members, &store)?;
         let id = session.publish(&record)?;
@@ -157,12 +166,13 @@ fn passes(
 fn store_all(
     store: &Store<'_>,
     sources: &mut [OpenSource],
+    earlier: &[Option<Earlier>],
     stop: &Stop,
     monitor: &dyn Monitor,
 ) -> Result<Vec<StoredImage>> {
     let mut images = Vec::with_capacity(sources.len());
-    for (name, source) in sources {
-        images.push(store_image(store, source, name.as_str(), stop, monitor)?);
+    for ((name, source), earlier) in sources.iter_mut().zip(earlier) {
+        images.push(store_image(store, source, name.as_str(), earlier.as_ref(), stop, monitor)?);
     }
     Ok(images)
 }

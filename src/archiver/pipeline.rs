@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::earlier::Earlier;
 use super::error::{Error, Result};
 use super::span::{Scratch, SpanOutcome, Store};
 use super::{Monitor, Stop};
@@ -59,6 +60,7 @@ pub(super) fn store_image(
     store: &Store<'_>,
     source: &mut Source,
     what: &str,
+    earlier: Option<&Earlier>,
     stop: &Stop,
     monitor: &dyn Monitor,
 ) -> Result<StoredImage> {
@@ -81,7 +83,8 @@ pub(super) fn store_image(
         (None, Some(stream)) => dispatch_stream(stream, what, span_shift, jobs, stop),
         (None, None) => Ok(0),
     };
-    let work = |job, (buffer, scratch): &mut (Vec<u8>, Scratch)| {
+    let work = |job: Job, (buffer, scratch): &mut (Vec<u8>, Scratch)| {
+        scratch.places = earlier.map(|earlier| earlier.places(job.span)).unwrap_or_default();
         store_span(store, seekable, span_shift, job, buffer, scratch)
     };
     in_parallel(store, dispatch, work, stop, monitor)
@@ -302,6 +305,7 @@ fn collect<'a>(
             collected.push(&result)?;
             next += 1;
         }
+        store.publish_early()?;
     }
     Ok(collected)
 }

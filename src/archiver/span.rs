@@ -19,7 +19,7 @@ use crate::format::record::CreateStats;
 use crate::format::span_map::{self, ChunkRef, SpanMap};
 use crate::id::{BlobId, PackId};
 use crate::image::tree_writer::StoredMap;
-use crate::repository::index::{Claim, Index};
+use crate::repository::index::{Claim, Index, Places};
 use crate::repository::packer::PackWriter;
 use crate::repository::{self, Repository};
 
@@ -27,7 +27,7 @@ use crate::repository::{self, Repository};
 #[derive(Debug)]
 pub(super) struct Store<'a> {
     pub(super) repository: &'a Repository,
-    pub(super) index: Index,
+    pub(super) index: Index<'a>,
     pub(super) claimable: HashSet<PackId>,
     pub(super) chunker: Chunker,
     pub(super) compression: Compression,
@@ -113,6 +113,8 @@ pub(super) enum Kept {
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     stream: Vec<u8>,
+    /// Where chunks may lie that are met in the span that comes.
+    pub(super) places: Places,
 }
 
 impl Store<'_> {
@@ -153,7 +155,10 @@ impl Store<'_> {
                 Some(number) => *number,
                 None => {
                     let number = u32::try_from(chunks.len()).expect("a span has few chunks");
-                    let (location, stored) = self.chunk(&id, plain)?;
+                    let (location, stored) = match self.claim_at(scratch.places.get(&id)) {
+                        Some(location) => (location, false),
+                        None => self.chunk(&id, plain)?,
+                    };
                     new += if stored { u64::from(len) } else { 0 };
                     chunks.push(ChunkRef { id, plain_len: len });
                     locations.push(location);
@@ -171,7 +176,7 @@ impl Store<'_> {
 
     /// Claims or stores a chunk; also says whether it was stored.
     pub(super) fn chunk(&self, id: &BlobId, plain: &[u8]) -> Result<(Location, bool)> {
-        let pending = match self.index.claim(id) {
+        let pending = match self.index.claim(BlobKind::Chunk, id, &self.claimable) {
             Claim::Exists(location) => {
                 self.counters.reused_chunks.fetch_add(1, Ordering::Relaxed);
                 if self.index.is_unlisted(location.pack.id) {
@@ -190,9 +195,19 @@ impl Store<'_> {
         Ok((location, true))
     }
 
+    /// Claims a chunk where it is known to lie, if its pack may be claimed.
+    fn claim_at(&self, place: Option<&Location>) -> Option<Location> {
+        let location = place.filter(|at| self.claimable.contains(&at.pack.id))?;
+        self.counters.reused_chunks.fetch_add(1, Ordering::Relaxed);
+        self.claimed.lock().insert(location.pack.id);
+        Some(*location)
+    }
+
     /// Claims a chunk if it is there.
     pub(super) fn claim(&self, id: &BlobId) -> Option<Location> {
-        let Claim::Exists(location) = self.index.claim(id) else { return None };
+        let Claim::Exists(location) = self.index.claim(BlobKind::Chunk, id, &self.claimable) else {
+            return None;
+        };
         self.counters.reused_chunks.fetch_add(1, Ordering::Relaxed);
         self.claimed.lock().insert(location.pack.id);
         Some(location)
@@ -256,7 +271,7 @@ impl Store<'_> {
         plain: impl Fn() -> Vec<u8>,
         reusable: impl Fn(&[u8]) -> std::result::Result<Option<Vec<Location>>, FormatError>,
     ) -> Result<(Location, Kept)> {
-        match self.index.claim(id) {
+        match self.index.claim(kind, id, &self.claimable) {
             Claim::Mine(pending) => {
                 let location = self.blob(kind, id, &plain())?;
                 pending.stored(location);

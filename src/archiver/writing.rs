@@ -15,8 +15,9 @@ use crate::format::record::ArchiveRecord;
 use crate::id::PackId;
 use crate::image::maps::Maps;
 use crate::image::reach;
-use crate::repository::index::{Index, publish_segments};
+use crate::repository::index::Index;
 use crate::repository::packer::{PackWriter, StoredPack};
+use crate::repository::segments::EARLY;
 use crate::repository::session::{Unconfirmed, claimable_packs};
 use crate::repository::{self, Repository};
 
@@ -94,15 +95,28 @@ pub(super) fn abandon(writers: Option<Writers>, error: Error) -> Error {
     }
 }
 
+impl Store<'_> {
+    /// Publishes where blobs of packs lie that are durable by now, once there are many: nobody needs them in memory then. Of an archive that
+    /// is never published, they are what the next create of that source finds.
+    pub(super) fn publish_early(&self) -> Result<()> {
+        let Some(Writers { data, maps }) = &self.writers else { return Ok(()) };
+        let stored: Vec<StoredPack> =
+            [data, maps].into_iter().flat_map(|writer| writer.take_stored(EARLY)).collect();
+        if stored.is_empty() {
+            return Ok(());
+        }
+        Ok(self.index.publish(stored.iter().flat_map(StoredPack::index_entries).collect())?)
+    }
+}
+
 /// Makes all packs durable, then publishes where their blobs lie.
-pub(super) fn publish_packs(repository: &Repository, store: &mut Store<'_>) -> Result<()> {
+pub(super) fn publish_packs(store: &mut Store<'_>) -> Result<()> {
     let Some(Writers { data, maps }) = store.writers.take() else { return Ok(()) };
     let (data, maps) = (data.finish(), maps.finish());
     let stored: Vec<StoredPack> = data?.into_iter().chain(maps?).collect();
-    let mut entries: Vec<_> =
-        stored.iter().flat_map(|pack| pack.index_entries().collect::<Vec<_>>()).collect();
+    let mut entries: Vec<_> = stored.iter().flat_map(StoredPack::index_entries).collect();
     entries.extend(store.index.take_unlisted());
-    publish_segments(repository.objects(), &entries)?;
-    store.claimable.extend(stored.iter().map(|pack| pack.pack.id));
+    store.index.publish(entries)?;
+    store.claimable.extend(store.index.take_own());
     Ok(())
 }

@@ -20,8 +20,6 @@ pub enum ObjectKind {
     State = 2,
     /// A catalogue segment.
     Catalogue = 3,
-    /// An index segment.
-    Index = 4,
     /// A session.
     Session = 5,
     /// A condemned list.
@@ -53,7 +51,7 @@ impl ObjectKind {
             Self::Record => 1 << 20,
             Self::State | Self::Session => 64 << 10,
             Self::Catalogue => 16 << 20,
-            Self::Index | Self::Condemned | Self::Intent => 64 << 20,
+            Self::Condemned | Self::Intent => 64 << 20,
             Self::Forwarding | Self::Lost => 32 << 20,
             Self::RemovalMarker => 4 << 10,
         }
@@ -72,7 +70,6 @@ impl ObjectKind {
             Self::Record => "archive record",
             Self::State => "archive state",
             Self::Catalogue => "catalogue segment",
-            Self::Index => "index segment",
             Self::Session => "session",
             Self::Condemned => "condemned list",
             Self::Intent => "intent",

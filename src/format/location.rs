@@ -36,7 +36,7 @@ impl PackRef {
 }
 
 /// Where a blob lies: a hint, never trusted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Location {
     /// The pack.
     pub pack: PackRef,

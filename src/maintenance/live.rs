@@ -13,8 +13,6 @@ use lru::LruCache;
 use super::error::Result;
 use super::inventory::{Inventory, Marks};
 use crate::codec::keys::BlobKind;
-use crate::format::envelope::ObjectKind;
-use crate::format::index_segment::IndexSegment;
 use crate::format::location::Location;
 use crate::format::record::ArchiveRecord;
 use crate::id::{BlobId, PackId};
@@ -22,7 +20,7 @@ use crate::image::Image;
 use crate::image::maps::{LocatedMap, Maps};
 use crate::image::walk::Visitor;
 use crate::repository::packs::Moved;
-use crate::repository::{self, Repository};
+use crate::repository::{self, Repository, segments};
 
 /// How many forwardings are followed from one location: as many as a read follows.
 const MAX_FORWARDS: usize = 16;
@@ -159,22 +157,20 @@ impl<'a> Live<'a> {
             return Ok(found);
         }
         let objects = self.repository.objects();
-        for listed in objects.list("index")? {
-            let plain = match objects.get(ObjectKind::Index, listed.name.as_str()) {
-                Ok(plain) => plain,
-                Err(error @ repository::Error::Storage { .. }) if !error.is_missing() => {
-                    return Err(error.into());
-                }
-                Err(_) => continue,
+        segments::each(objects, |_, segment| {
+            let segment = match segment {
+                Ok(segment) => segment,
+                Err(error @ repository::Error::Storage { .. }) => return Err(error),
+                Err(_) => return Ok(()),
             };
-            let Ok(segment) = IndexSegment::from_bytes(&plain) else { continue };
             for entry in segment.entries {
                 let key = (entry.kind, entry.id);
                 if self.needs.astray.contains_key(&key) && self.needs.mark(entry.location) {
                     found.insert(key, entry.location);
                 }
             }
-        }
+            Ok(())
+        })?;
         Ok(found)
     }
 

@@ -1,26 +1,25 @@
-//! The index in a writer's memory: which blobs may be claimed, and which are being stored right now.
+//! What a writer may claim: blobs that are there, and those that are being stored right now.
 //!
-//! Only blobs of packs that were listed and are not condemned stand in it, so whatever it gives may be claimed. A blob
-//! that two workers meet at once is stored once: the second waits for the first.
+//! Only blobs of packs that were listed and are not condemned are given, so that they may be claimed. A blob that two workers
+//! meet at once is stored once: the second waits for the first.
+
+mod neighbours;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
+use self::neighbours::Neighbours;
 use super::error::Result;
-use super::objects::Objects;
 use super::packs::Packs;
-use crate::format::envelope::ObjectKind;
-use crate::format::index_segment::{IndexEntry, IndexSegment};
-use crate::format::limits::MAX_INDEX_ENTRIES;
+use super::segments::{self, Lookup};
+use crate::codec::keys::BlobKind;
+use crate::format::index_segment::IndexEntry;
 use crate::format::location::Location;
 use crate::format::pack::{PackEntry, PackKind};
-use crate::id::{BlobId, PackId, SegmentId};
-
-/// How often the index is read while others go on replacing segments.
-const INDEX_TRIES: usize = 4;
+use crate::id::{BlobId, PackId};
 
 /// Ids are keyed hashes already: their first bytes are the hash.
 #[derive(Debug, Default)]
@@ -42,6 +41,9 @@ impl Hasher for IdHasher {
 
 type IdMap<T> = HashMap<BlobId, T, BuildHasherDefault<IdHasher>>;
 
+/// Where blobs lie.
+pub type Places = IdMap<Location>;
+
 #[derive(Debug, Clone, Copy)]
 enum Slot {
     Stored(Location),
@@ -60,7 +62,8 @@ pub enum Claim<'a> {
 /// A blob that its holder is to store; dropping it lets another worker do so.
 #[derive(Debug)]
 pub struct Pending<'a> {
-    index: &'a Index,
+    slots: &'a Mutex<IdMap<Slot>>,
+    stored: &'a Condvar,
     id: BlobId,
     done: bool,
 }
@@ -69,62 +72,68 @@ impl Pending<'_> {
     /// Says where the blob was stored.
     pub fn stored(mut self, location: Location) {
         self.done = true;
-        self.index.slots.lock().insert(self.id, Slot::Stored(location));
-        self.index.stored.notify_all();
+        self.slots.lock().insert(self.id, Slot::Stored(location));
+        self.stored.notify_all();
     }
 }
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if !self.done {
-            self.index.slots.lock().remove(&self.id);
-            self.index.stored.notify_all();
+            self.slots.lock().remove(&self.id);
+            self.stored.notify_all();
         }
     }
 }
 
-/// One lock guards all: claims are some microseconds apart, for a chunk costs fifty times as much to hash and compress.
-#[derive(Debug, Default)]
-pub struct Index {
+/// Which blobs a session may claim.
+///
+/// What it stores, or finds in packs that no segment names, is in memory until it is published; the rest is looked up in the stored segments. One lock guards the
+/// former: claims are some microseconds apart, for a chunk costs fifty times as much to hash and compress.
+#[derive(Debug)]
+pub struct Index<'a> {
+    packs: &'a Packs,
     slots: Mutex<IdMap<Slot>>,
     stored: Condvar,
+    segments: RwLock<Lookup>,
+    neighbours: Mutex<Neighbours>,
+    /// Packs of this session that were published already.
+    own: RwLock<HashSet<PackId>>,
     unlisted: Vec<IndexEntry>,
     unlisted_packs: HashSet<PackId>,
 }
 
-impl Index {
-    /// Reads all segments and keeps what lies in `claimable` packs. Of claimable packs that no segment names, as a create leaves them that
-    /// did not end, the own lists are read.
+impl<'a> Index<'a> {
+    /// Opens all segments. Of claimable packs that no segment names, as a create leaves them that did not end, the own lists are read.
     ///
     /// A segment or pack that is damaged is only a lost chance to share, and logged.
     ///
     /// # Errors
-    /// [`super::Error::Storage`] if the segments cannot be listed.
-    pub fn load(packs: &Packs, claimable: &HashSet<PackId>) -> Result<Self> {
+    /// [`super::Error::Storage`] if the segments or packs cannot be listed.
+    pub fn load(packs: &'a Packs, claimable: &HashSet<PackId>) -> Result<Self> {
         let objects = packs.objects();
-        let mut slots = IdMap::default();
-        let mut named = HashSet::new();
-        for entry in live_entries(objects)? {
-            named.insert(entry.location.pack.id);
-            if claimable.contains(&entry.location.pack.id) {
-                slots.insert(entry.id, Slot::Stored(entry.location));
-            }
-        }
+        let segments = Lookup::open(objects)?;
         let mut unlisted = Vec::new();
-        if claimable.iter().any(|pack| !named.contains(pack)) {
+        if claimable.iter().any(|pack| !segments.packs().contains(pack)) {
             for kind in [PackKind::Data, PackKind::Maps] {
                 for id in objects.list_ids::<PackId>(kind.folder())? {
-                    if claimable.contains(&id) && !named.contains(&id) {
+                    if claimable.contains(&id) && !segments.packs().contains(&id) {
                         unlisted.extend(own_list(packs, kind, id));
                     }
                 }
             }
         }
-        for entry in &unlisted {
-            slots.entry(entry.id).or_insert(Slot::Stored(entry.location));
-        }
-        let unlisted_packs = unlisted.iter().map(|entry| entry.location.pack.id).collect();
-        Ok(Self { slots: Mutex::new(slots), stored: Condvar::new(), unlisted, unlisted_packs })
+        let slots = unlisted.iter().map(|entry: &IndexEntry| (entry.id, Slot::Stored(entry.location)));
+        Ok(Self {
+            packs,
+            slots: Mutex::new(slots.collect()),
+            stored: Condvar::new(),
+            segments: RwLock::new(segments),
+            neighbours: Mutex::default(),
+            own: RwLock::default(),
+            unlisted_packs: unlisted.iter().map(|entry| entry.location.pack.id).collect(),
+            unlisted,
+        })
     }
 
     /// Blobs of claimable packs that no segment names, for the first who asks: whoever publishes a segment names them too, once.
@@ -139,14 +148,14 @@ impl Index {
         self.unlisted_packs.contains(&pack)
     }
 
-    /// Claims a blob, waiting while another worker is storing it.
-    pub fn claim(&self, id: &BlobId) -> Claim<'_> {
+    /// Claims a blob in a claimable pack or one of this session, waiting while another worker is storing it.
+    pub fn claim(&self, kind: BlobKind, id: &BlobId, claimable: &HashSet<PackId>) -> Claim<'_> {
         let mut slots = self.slots.lock();
         loop {
             match slots.entry(*id) {
                 Entry::Vacant(vacant) => {
                     vacant.insert(Slot::Pending);
-                    return Claim::Mine(Pending { index: self, id: *id, done: false });
+                    break;
                 }
                 Entry::Occupied(occupied) => match occupied.get() {
                     Slot::Stored(location) => return Claim::Exists(*location),
@@ -155,6 +164,34 @@ impl Index {
             }
             self.stored.wait(&mut slots);
         }
+        drop(slots);
+        // Given up where it is found: what can be looked up need not be in memory.
+        let pending = Pending { slots: &self.slots, stored: &self.stored, id: *id, done: false };
+        match self.look_up(kind, id, claimable) {
+            Some(location) => Claim::Exists(location),
+            None => Claim::Mine(pending),
+        }
+    }
+
+    fn look_up(&self, kind: BlobKind, id: &BlobId, claimable: &HashSet<PackId>) -> Option<Location> {
+        let may_claim = |pack: &PackId| claimable.contains(pack) || self.own.read().contains(pack);
+        if let Some(location) = self.neighbours.lock().find(id).filter(|at| may_claim(&at.pack.id)) {
+            return Some(location);
+        }
+        let accepts = |entry: &IndexEntry| entry.kind == kind && may_claim(&entry.location.pack.id);
+        let found = self.segments.read().find(id, &accepts);
+        let entry = found.or_else(|_| {
+            // Another writer has joined segments.
+            let mut segments = self.segments.write();
+            segments.refresh()?;
+            segments.find(id, &accepts)
+        });
+        let location = entry.ok().flatten()?.location;
+        if kind == BlobKind::Chunk && self.neighbours.lock().is_worth_loading(location.pack.id) {
+            let entries = own_list(self.packs, PackKind::Data, location.pack.id);
+            self.neighbours.lock().keep(location.pack.id, &entries);
+        }
+        Some(location)
     }
 
     /// Says that a blob lies better elsewhere.
@@ -162,50 +199,35 @@ impl Index {
         self.slots.lock().insert(*id, Slot::Stored(location));
     }
 
-    /// Forgets whatever lies in `packs`, so that it is stored again.
+    /// Publishes blobs of whole packs of this session, which are looked up from then on.
+    ///
+    /// # Errors
+    /// [`super::Error::Storage`].
+    pub fn publish(&self, entries: Vec<IndexEntry>) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let packs: HashSet<PackId> = entries.iter().map(|entry| entry.location.pack.id).collect();
+        segments::publish(self.packs.objects(), entries)?;
+        self.segments.write().refresh()?;
+        self.own.write().extend(&packs);
+        let stays = |slot: &Slot| !matches!(slot, Slot::Stored(at) if packs.contains(&at.pack.id));
+        self.slots.lock().retain(|_, slot| stays(slot));
+        Ok(())
+    }
+
+    /// Packs of this session that were published, for the first who asks: they are claimable like any others from then on.
+    #[must_use]
+    pub fn take_own(&mut self) -> HashSet<PackId> {
+        std::mem::take(self.own.get_mut())
+    }
+
+    /// Forgets whatever lies in `packs`, so that it is stored again; they are claimable no more.
     pub fn bar(&self, packs: &HashSet<PackId>) {
         let stays = |slot: &Slot| !matches!(slot, Slot::Stored(at) if packs.contains(&at.pack.id));
         self.slots.lock().retain(|_, slot| stays(slot));
+        self.own.write().retain(|pack| !packs.contains(pack));
     }
-
-    /// How many blobs may be claimed.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.slots.lock().len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// The entries of all segments that no other one supersedes. A maintenance that replaces segments meanwhile is waited for.
-fn live_entries(objects: &Objects) -> Result<Vec<IndexEntry>> {
-    for tries in 1.. {
-        let mut superseded = HashSet::new();
-        let mut segments = Vec::new();
-        let mut vanished = false;
-        let listing = objects.list("index")?;
-        for listed in listing.iter().filter(|listed| segment_id(listed.name.as_str()).is_some()) {
-            let read = objects.get(ObjectKind::Index, listed.name.as_str());
-            match read.and_then(|plain| Ok(IndexSegment::from_bytes(&plain)?)) {
-                Ok(segment) => {
-                    superseded.extend(segment.supersedes.iter().copied());
-                    segments.push((segment_id(listed.name.as_str()), segment.entries));
-                }
-                Err(error) if error.is_missing() => vanished = true,
-                Err(error) => log::warn!("{error}; 'copal check --repair' makes the index anew"),
-            }
-        }
-        if vanished && tries < INDEX_TRIES {
-            continue;
-        }
-        segments.retain(|(id, _)| id.is_none_or(|id| !superseded.contains(&id)));
-        return Ok(segments.into_iter().flat_map(|(_, entries)| entries).collect());
-    }
-    Ok(Vec::new())
 }
 
 /// What a pack says of itself.
@@ -228,36 +250,34 @@ fn own_list(packs: &Packs, kind: PackKind, id: PackId) -> Vec<IndexEntry> {
     }
 }
 
-/// The id behind the prefix in a segment's name.
-fn segment_id(name: &str) -> Option<SegmentId> {
-    name.rsplit_once('-')?.1.parse().ok()
-}
-
-/// Publishes where blobs lie, in as few segments as their bounds allow.
-///
-/// # Errors
-/// [`super::Error::Storage`].
-pub fn publish_segments(objects: &Objects, entries: &[IndexEntry]) -> Result<()> {
-    for part in entries.chunks(MAX_INDEX_ENTRIES as usize) {
-        let segment = IndexSegment { supersedes: Vec::new(), entries: part.to_vec() };
-        objects.put(ObjectKind::Index, &format!("index/x-{}", SegmentId::random()), &segment.to_bytes())?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::codec::keys::{KeySet, Keyring};
     use crate::format::span_map::tests::location;
+    use crate::id::RepositoryId;
+    use crate::repository::objects::Objects;
+    use crate::storage::memory::MemoryStorage;
+
+    fn packs() -> Packs {
+        let keyring = Keyring::new(RepositoryId([1; 16]), &KeySet::public(&RepositoryId([1; 16])), 1);
+        Packs::new(Objects::new(Arc::new(MemoryStorage::new()), Arc::new(keyring), false))
+    }
+
+    fn claim<'a>(index: &'a Index<'_>, id: [u8; 32]) -> Claim<'a> {
+        index.claim(BlobKind::Chunk, &BlobId(id), &HashSet::new())
+    }
 
     #[test]
     fn two_workers_store_one_chunk_once() {
-        let index = Index::default();
-        let id = BlobId([5; 32]);
+        let packs = packs();
+        let index = Index::load(&packs, &HashSet::new()).unwrap();
         let stores = std::sync::atomic::AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| match index.claim(&id) {
+                scope.spawn(|| match claim(&index, [5; 32]) {
                     Claim::Exists(found) => assert_eq!(found, location(1, 2)),
                     Claim::Mine(pending) => {
                         stores.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
@@ -272,18 +292,47 @@ mod tests {
 
     #[test]
     fn an_abandoned_claim_can_be_claimed_again() {
-        let index = Index::default();
-        let id = BlobId([5; 32]);
-        drop(index.claim(&id));
-        assert!(matches!(index.claim(&id), Claim::Mine(_)));
+        let packs = packs();
+        let index = Index::load(&packs, &HashSet::new()).unwrap();
+        drop(claim(&index, [5; 32]));
+        assert!(matches!(claim(&index, [5; 32]), Claim::Mine(_)));
+    }
+
+    #[test]
+    fn what_is_published_is_claimed_without_memory_until_it_is_barred() {
+        let packs = packs();
+        let index = Index::load(&packs, &HashSet::new()).unwrap();
+        let own = HashSet::from([PackId([1; 16])]);
+        for id in 0..9 {
+            let Claim::Mine(pending) = claim(&index, [id; 32]) else { panic!("a new blob") };
+            pending.stored(location(1, id.into()));
+        }
+        let entry = |id: u8| IndexEntry {
+            kind: BlobKind::Chunk,
+            id: BlobId([id; 32]),
+            location: location(1, id.into()),
+            plain_len: 7,
+        };
+        index.publish((0..9).map(entry).collect()).unwrap();
+        assert!(index.slots.lock().is_empty());
+        for id in 0..9 {
+            assert!(
+                matches!(claim(&index, [id; 32]), Claim::Exists(found) if found == location(1, id.into()))
+            );
+            assert!(matches!(index.claim(BlobKind::Node, &BlobId([id; 32]), &own), Claim::Mine(_)));
+        }
+        index.bar(&own);
+        assert!(matches!(claim(&index, [5; 32]), Claim::Mine(_)));
+        assert!(matches!(index.claim(BlobKind::Chunk, &BlobId([5; 32]), &own), Claim::Exists(_)));
     }
 
     #[test]
     fn barred_packs_are_forgotten() {
-        let index = Index::default();
-        let Claim::Mine(pending) = index.claim(&BlobId([5; 32])) else { panic!("a new blob") };
+        let packs = packs();
+        let index = Index::load(&packs, &HashSet::new()).unwrap();
+        let Claim::Mine(pending) = claim(&index, [5; 32]) else { panic!("a new blob") };
         pending.stored(location(1, 2));
         index.bar(&HashSet::from([PackId([1; 16])]));
-        assert!(matches!(index.claim(&BlobId([5; 32])), Claim::Mine(_)));
+        assert!(matches!(claim(&index, [5; 32]), Claim::Mine(_)));
     }
 }

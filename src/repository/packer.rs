@@ -48,7 +48,8 @@ pub struct PackWriter {
     objects: Objects,
     open: Mutex<Option<OpenPack>>,
     full: Option<Sender<OpenPack>>,
-    storer: Option<JoinHandle<(Vec<StoredPack>, Result<()>)>>,
+    stored: Arc<Mutex<Vec<StoredPack>>>,
+    storer: Option<JoinHandle<Result<()>>>,
 }
 
 /// A pack that is durable.
@@ -81,12 +82,13 @@ impl PackWriter {
     /// If no thread can be started.
     pub fn start(kind: PackKind, pack_size: u32, objects: Objects) -> std::io::Result<Self> {
         let (full, waiting) = bounded(WAITING_PACKS);
-        let storing = Arc::new(objects.clone());
+        let stored: Arc<Mutex<Vec<StoredPack>>> = Arc::default();
+        let (storing, done) = (objects.clone(), stored.clone());
         let storer = std::thread::Builder::new()
             .name(format!("store-{}", kind.folder()))
-            .spawn(move || store_all(kind, &storing, &waiting))?;
-        let pack_size = pack_size as usize;
-        Ok(Self { kind, pack_size, objects, open: Mutex::new(None), full: Some(full), storer: Some(storer) })
+            .spawn(move || store_all(kind, &storing, &waiting, &done))?;
+        let (open, full, storer) = (Mutex::new(None), Some(full), Some(storer));
+        Ok(Self { kind, pack_size: pack_size as usize, objects, open, full, stored, storer })
     }
 
     /// Appends a sealed blob and says where it will lie.
@@ -120,6 +122,14 @@ impl PackWriter {
         full.send(open).map_err(|_| STORER_PANICKED)
     }
 
+    /// Packs that are durable by now, if they hold `least` blobs or more; each is given once, here or by [`Self::finish`].
+    #[must_use]
+    pub fn take_stored(&self, least: usize) -> Vec<StoredPack> {
+        let mut stored = self.stored.lock();
+        let blobs: usize = stored.iter().map(|pack| pack.entries.len()).sum();
+        if blobs < least { Vec::new() } else { std::mem::take(&mut *stored) }
+    }
+
     /// Stores what is left and waits until every pack is durable. What was stored stays, also after an error: others may already have claimed
     /// blobs in it, and a create that is repeated finds them there.
     ///
@@ -128,14 +138,14 @@ impl PackWriter {
     pub fn finish(mut self) -> Result<Vec<StoredPack>> {
         let last = self.open.lock().take();
         let sent = self.send(last);
-        let (stored, result) = self.end();
-        result.and(sent).map(|()| stored)
+        self.end().and(sent)?;
+        Ok(std::mem::take(&mut *self.stored.lock()))
     }
 
-    fn end(&mut self) -> (Vec<StoredPack>, Result<()>) {
+    fn end(&mut self) -> Result<()> {
         self.full = None;
-        let Some(storer) = self.storer.take() else { return (Vec::new(), Ok(())) };
-        storer.join().unwrap_or((Vec::new(), Err(STORER_PANICKED)))
+        let Some(storer) = self.storer.take() else { return Ok(()) };
+        storer.join().unwrap_or(Err(STORER_PANICKED))
     }
 }
 
@@ -146,20 +156,18 @@ impl Drop for PackWriter {
     }
 }
 
-/// What was stored, and what ended that.
+/// Stores what comes, until an error.
 fn store_all(
     kind: PackKind,
     objects: &Objects,
     waiting: &Receiver<OpenPack>,
-) -> (Vec<StoredPack>, Result<()>) {
-    let mut stored = Vec::new();
+    stored: &Mutex<Vec<StoredPack>>,
+) -> Result<()> {
     for open in waiting {
-        match store(kind, objects, open) {
-            Ok(pack) => stored.push(pack),
-            Err(error) => return (stored, Err(error)),
-        }
+        let pack = store(kind, objects, open)?;
+        stored.lock().push(pack);
     }
-    (stored, Ok(()))
+    Ok(())
 }
 
 fn store(kind: PackKind, objects: &Objects, open: OpenPack) -> Result<StoredPack> {

@@ -11,9 +11,9 @@ use parking_lot::Mutex;
 
 use super::error::{Error, Result};
 use super::objects::{Objects, mirror_name, name};
+use super::segments;
 use crate::codec::keys::BlobKind;
 use crate::format::envelope::ObjectKind;
-use crate::format::index_segment::IndexSegment;
 use crate::format::location::{KEY_MODE_CLASS, Location, PackRef};
 use crate::format::pack::{self, PackEntry, PackKind};
 use crate::format::protocol::Forwarding;
@@ -23,8 +23,8 @@ use crate::storage::Name;
 
 /// How many forwardings one read follows.
 const MAX_FORWARDS: usize = 16;
-/// How many bytes of index one read may search as its last resort: a request must end within a bounded time.
-const MAX_INDEX_SEARCH: u64 = 256 << 20;
+/// How many segments of the index one read may search as its last resort: a request must end within a bounded time.
+const MAX_SEARCHED: usize = 256;
 /// Memory for forwardings that were opened, in bytes: one of a common pack takes 50 KB.
 const FORWARDING_CACHE: usize = 8 << 20;
 /// How many lost blobs are remembered, so that each is logged and searched for once.
@@ -422,21 +422,18 @@ impl Packs {
 
     fn search_index(&self, kind: BlobKind, id: &BlobId, hint: Location) -> Option<Vec<u8>> {
         let hex = id.to_string();
-        let segments = self.objects.list("index").ok()?;
-        let covers = |name: &Name| {
-            let prefix = name.as_str().strip_prefix("index/").and_then(|name| name.split_once('-'));
-            prefix.is_some_and(|(prefix, _)| prefix == "x" || hex.starts_with(prefix))
-        };
-        let mut budget = MAX_INDEX_SEARCH;
-        for listed in segments.iter().filter(|listed| covers(&listed.name)) {
-            budget = budget.checked_sub(listed.len)?;
-            let Ok(plain) = self.objects.get(ObjectKind::Index, listed.name.as_str()) else { continue };
-            let Ok(segment) = IndexSegment::from_bytes(&plain) else { continue };
-            for entry in segment.entries.iter().filter(|entry| entry.kind == kind && entry.id == *id) {
-                if entry.location != hint
-                    && let Ok(plain) = self.read_at(kind, id, entry.location)
-                {
-                    return Some(plain);
+        let mut seen = HashSet::new();
+        // A second time for those that replaced others meanwhile.
+        for _ in 0..2 {
+            let listed = segments::list(&self.objects).ok()?;
+            let new =
+                listed.iter().filter(|listed| hex.starts_with(&listed.prefix) && seen.insert(listed.id));
+            for listed in new.take(MAX_SEARCHED) {
+                let Ok(entries) = segments::entries_of(&self.objects, listed, id) else { continue };
+                let elsewhere = entries.iter().filter(|entry| entry.kind == kind && entry.location != hint);
+                let opened = elsewhere.filter_map(|entry| self.read_at(kind, id, entry.location).ok()).next();
+                if opened.is_some() {
+                    return opened;
                 }
             }
         }

@@ -9,9 +9,9 @@ use copal::format::pack::{PackEntry, PackKind};
 use copal::format::protocol::{Condemned, Forwarding, Intent};
 use copal::format::state::{ArchiveState, ChangeKind, StateName};
 use copal::id::{ArchiveId, Nonce16, PackId, SessionId};
-use copal::repository::index::publish_segments;
 use copal::repository::packer::PackWriter;
 use copal::repository::packs::pack_name;
+use copal::repository::segments::publish;
 use copal::repository::{Repository, now};
 use copal::storage::Storage;
 
@@ -84,7 +84,7 @@ impl Compactor {
             len: 0,
             entries: copied.entries.clone(),
         };
-        publish_segments(self.0.objects(), &stored.index_entries().collect::<Vec<_>>()).expect("index");
+        publish(self.0.objects(), stored.index_entries().collect()).expect("index");
     }
 
     /// Publishes where the survivors of a pack went; returns the forwarding's name.

@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::report::{Amount, Fault, Finding};
 use crate::codec::keys::BlobKind;
-use crate::format::envelope::ObjectKind;
-use crate::format::index_segment::IndexSegment;
 use crate::format::location::Location;
 use crate::format::pack::PackKind;
 use crate::id::{BlobId, PackId, SegmentId};
@@ -13,18 +11,10 @@ use crate::maintenance::error::Result;
 use crate::maintenance::inventory::Inventory;
 use crate::repository::archives::chain;
 use crate::repository::packs::pack_name;
+use crate::repository::segments;
 use crate::repository::{self, Repository};
 use crate::storage::{Name, Storage};
 use crate::task::Stop;
-
-/// The id behind the prefix in a segment's name; `None` for names that are no segment's.
-#[must_use]
-pub fn segment_of(name: &Name) -> Option<SegmentId> {
-    let (prefix, id) = name.as_str().strip_prefix("index/")?.split_once('-')?;
-    let hex = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
-    let good = prefix == "x" || (1..=4).contains(&prefix.len()) && prefix.bytes().all(hex);
-    id.parse().ok().filter(|_| good)
-}
 
 /// What the index says.
 #[derive(Debug, Default)]
@@ -63,19 +53,15 @@ pub fn check_index(repository: &Repository, known: &Known<'_>, stop: &Stop) -> R
     let mut index = Index::default();
     let mut superseded: HashSet<SegmentId> = HashSet::new();
     let mut judged = Vec::new();
-    for listed in objects.list("index")? {
+    let names = objects.list("index")?;
+    index.unknown = names.iter().filter(|listed| segments::parse_name(&listed.name).is_none()).count() as u64;
+    segments::each(objects, |listed, segment| -> Result<()> {
         stop.check()?;
-        let Some(segment_id) = segment_of(&listed.name) else {
-            index.unknown += 1;
-            continue;
-        };
-        let plain = objects.get(ObjectKind::Index, listed.name.as_str());
-        let segment = match plain.and_then(|plain| Ok(IndexSegment::from_bytes(&plain)?)) {
+        let segment = match segment {
             Ok(segment) => segment,
-            Err(error) if error.is_missing() => continue,
             Err(error) => {
                 index.findings.push(unreadable(&listed.name, &error));
-                continue;
+                return Ok(());
             }
         };
         index.checked.add(listed.len);
@@ -92,9 +78,10 @@ pub fn check_index(repository: &Repository, known: &Known<'_>, stop: &Stop) -> R
             }
         }
         if wrong.disagree > 0 || wrong.nowhere > 0 {
-            judged.push((segment_id, listed.name, wrong));
+            judged.push((listed.id, listed.name.clone(), wrong));
         }
-    }
+        Ok(())
+    })?;
     // What a superseded segment says does not count any more.
     judged.retain(|(id, _, _)| !superseded.contains(id));
     index.stale_entries = judged.iter().map(|(_, _, wrong)| wrong.nowhere).sum();
@@ -150,22 +137,5 @@ impl Wrong {
             disagree => format!("{disagree} of its entries are not what their packs hold"),
         };
         Some(Finding { object: name.to_string(), fault: Fault::Index, reason, repairable: true })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::repository::objects::name;
-
-    #[test]
-    fn segments_have_a_prefix_and_an_id() {
-        let id = "0123456789abcdef0123456789abcdef";
-        for good in ["x", "0", "abcd"] {
-            assert!(segment_of(&name(&format!("index/{good}-{id}"))).is_some(), "{good}");
-        }
-        for bad in ["y", "", "abcde", "g"] {
-            assert!(Name::new(&format!("index/{bad}-{id}")).is_none_or(|name| segment_of(&name).is_none()));
-        }
     }
 }

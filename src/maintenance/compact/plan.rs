@@ -3,12 +3,11 @@
 use std::collections::HashSet;
 
 use super::Compactor;
-use crate::format::envelope::ObjectKind;
-use crate::format::index_segment::IndexSegment;
 use crate::format::pack::PackKind;
 use crate::id::PackId;
 use crate::maintenance::error::Result;
 use crate::repository::guards::{condemned_lists, intents};
+use crate::repository::segments::Lookup;
 
 /// A pack that is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,13 +107,6 @@ impl Compactor<'_> {
 
     /// Packs that the index names.
     fn indexed_packs(&self) -> Result<HashSet<PackId>> {
-        let objects = self.repository.objects();
-        let mut packs = HashSet::new();
-        for listed in objects.list("index")? {
-            let plain = objects.get(ObjectKind::Index, listed.name.as_str());
-            let Ok(segment) = plain.and_then(|plain| Ok(IndexSegment::from_bytes(&plain)?)) else { continue };
-            packs.extend(segment.entries.iter().map(|entry| entry.location.pack.id));
-        }
-        Ok(packs)
+        Ok(Lookup::open(self.repository.objects())?.packs().clone())
     }
 }

@@ -14,9 +14,9 @@ use crate::id::{BlobId, Nonce16, PackId};
 use crate::maintenance::error::{Error, Result};
 use crate::repository::archives::chain;
 use crate::repository::guards::intents;
-use crate::repository::index::publish_segments;
 use crate::repository::packer::{PackWriter, StoredPack};
 use crate::repository::packs::moved_folder;
+use crate::repository::segments::publish;
 
 /// Where blobs of one retired pack went.
 type Moves = Vec<(BlobKind, BlobId, Location)>;
@@ -35,7 +35,7 @@ impl Compactor<'_> {
             self.report.rewritten += stored.iter().map(|pack| pack.len * copies).sum::<u64>();
             let entries: Vec<_> =
                 stored.iter().flat_map(|pack| pack.index_entries().collect::<Vec<_>>()).collect();
-            publish_segments(self.repository.objects(), &entries)?;
+            publish(self.repository.objects(), entries)?;
             self.publish_moves(moves)?;
         }
         Ok(())

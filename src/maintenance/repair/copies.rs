@@ -55,7 +55,7 @@ pub(super) fn heal(
     if !healings.is_empty() {
         let doomed = Doomed::read(repository, nobody, false)?;
         for healing in healings.into_iter().filter(|healing| !healing.is_doomed(&doomed)) {
-            let limit = if healing.pack.is_some() { MAX_PACK } else { ObjectKind::Index.stored_limit() };
+            let limit = if healing.pack.is_some() { MAX_PACK } else { ObjectKind::Intent.stored_limit() };
             let bytes = match storage.read(&healing.good, limit) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 bytes => bytes.map_err(repository.objects().failed("read", healing.good.as_str()))?,

@@ -7,7 +7,7 @@ use super::protocol::Doomed;
 use crate::codec::compress::Compression;
 use crate::codec::keys::BlobKind;
 use crate::format::envelope::ObjectKind;
-use crate::format::index_segment::{IndexEntry, IndexSegment};
+use crate::format::index_segment::IndexEntry;
 use crate::format::limits::{MAX_PACK, MAX_PACK_ENTRIES};
 use crate::format::location::Location;
 use crate::format::msgpack;
@@ -19,10 +19,10 @@ use crate::maintenance::check::packs::copies;
 use crate::maintenance::error::{Error, Result};
 use crate::repository::archives::chain;
 use crate::repository::guards::{condemned_lists, condemned_name, intent_name, intents};
-use crate::repository::index::publish_segments;
 use crate::repository::objects::name;
 use crate::repository::packer::PackWriter;
 use crate::repository::packs::{moved_folder, pack_name};
+use crate::repository::segments::{self, publish};
 use crate::repository::session::listed_packs;
 use crate::repository::{self, Repository, now};
 use crate::storage::{Name, Storage};
@@ -65,11 +65,10 @@ impl Candidates {
                 all.entry(entry.location.pack.id).or_default().push(entry);
             }
         };
-        for listed in objects.list("index")? {
-            let Ok(plain) = objects.get(ObjectKind::Index, listed.name.as_str()) else { continue };
-            let Ok(segment) = IndexSegment::from_bytes(&plain) else { continue };
-            segment.entries.into_iter().for_each(&mut keep);
-        }
+        segments::each(objects, |_, segment| -> repository::Result<()> {
+            segment.into_iter().flat_map(|segment| segment.entries).for_each(&mut keep);
+            Ok(())
+        })?;
         // How long these are shows when they are opened.
         let mut hinted = |kind, id, location| keep(IndexEntry { kind, id, location, plain_len: 0 });
         for ((kind, id), at) in &found.astray {
@@ -234,9 +233,7 @@ fn salvage(
     let stored = writer.finish()?;
     let index: Vec<IndexEntry> =
         stored.iter().flat_map(|pack| pack.index_entries().collect::<Vec<_>>()).collect();
-    if !index.is_empty() {
-        publish_segments(objects, &index)?;
-    }
+    publish(objects, index)?;
     publish_forwarding(repository, bad.id, moved)?;
     Ok(stored.iter().map(|pack| pack.pack.id).collect())
 }

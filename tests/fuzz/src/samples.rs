@@ -62,3 +62,9 @@ pub(crate) fn record() -> ArchiveRecord {
         stats: CreateStats::default(),
     }
 }
+
+/// A ring of keys that never change.
+pub(crate) fn keyring() -> Keyring {
+    let repository = RepositoryId([1; 16]);
+    Keyring::new(repository, &KeySet::public(&repository), 1)
+}

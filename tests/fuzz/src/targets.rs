@@ -36,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("lost", protocol::lost, protocol::lost_seeds),
     Target::new("forwarding", index::forwarding, index::forwarding_seeds),
     Target::new("index-segment", index::segment, index::segment_seeds),
+    Target::new("index-page", index::page, index::page_seeds),
     Target::new("span-map", maps::span_map, maps::span_map_seeds),
     Target::new("node", maps::node, maps::node_seeds),
     // Caches, and the repository in memory.

@@ -1,0 +1,231 @@
+//! Looking up blobs in stored segments, of which only directories are in memory.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::{ListedSegment, MAX_PREFIX, TRIES, list};
+use crate::format::envelope::EnvelopeError;
+use crate::format::filter;
+use crate::format::index_segment::{Directory, HEADER_LEN, Header, IndexEntry, pages_of};
+use crate::id::{BlobId, PackId, SegmentId};
+use crate::repository::archives::chain;
+use crate::repository::error::{Error, Result};
+use crate::repository::objects::Objects;
+use crate::storage::Name;
+
+/// What is read first of a segment, in bytes: enough for the directory of a small one.
+const FIRST_READ: u64 = 16 << 10;
+/// Filters that are kept in memory, in bytes; where there are more, all are in a file that nobody else sees.
+const FILTERS_IN_MEMORY: usize = 24 << 20;
+
+/// An open segment.
+#[derive(Debug)]
+struct Segment {
+    id: SegmentId,
+    name: Name,
+    header: Header,
+    firsts: Vec<u64>,
+    /// Where its filter is among all filters, and its length.
+    filter: (u64, usize),
+}
+
+/// Reads a segment's directory.
+///
+/// # Errors
+/// [`Error::Storage`], [`Error::Damaged`].
+pub(super) fn directory(objects: &Objects, listed: &ListedSegment) -> Result<(Header, Directory)> {
+    let name = listed.name.as_str();
+    let damaged = |source: EnvelopeError| Error::Damaged { name: name.to_owned(), source };
+    let fetch = |offset, len| {
+        let read = objects.storage().read_into(&listed.name, offset, vec![0; len]);
+        read.map_err(objects.failed("read", name))
+    };
+    let mut bytes = fetch(0, listed.len.clamp(HEADER_LEN as u64, FIRST_READ) as usize)?;
+    let header = Header::from_bytes(&bytes[..HEADER_LEN]).map_err(|source| damaged(source.into()))?;
+    let missing = (HEADER_LEN + header.directory_len()).saturating_sub(bytes.len());
+    if missing > 0 {
+        let rest = fetch(bytes.len() as u64, missing)?;
+        bytes.extend_from_slice(&rest);
+    }
+    bytes.truncate(HEADER_LEN + header.directory_len());
+    let sealed = bytes.split_off(HEADER_LEN);
+    let opened = header.open_directory(objects.keyring(), name, sealed);
+    Ok((header, opened.map_err(damaged)?))
+}
+
+/// The entries of an id in one segment.
+///
+/// # Errors
+/// [`Error::Storage`], [`Error::Damaged`].
+pub(super) fn entries_of(
+    objects: &Objects,
+    (name, header, firsts): (&Name, &Header, &[u64]),
+    id: &BlobId,
+) -> Result<Vec<IndexEntry>> {
+    let mut found = Vec::new();
+    for number in pages_of(firsts, id) {
+        let Some((offset, len)) = header.page(number) else { break };
+        let read = objects.storage().read_into(name, offset, vec![0; len]);
+        let sealed = read.map_err(objects.failed("read", name.as_str()))?;
+        let page = header.open_page(objects.keyring(), name.as_str(), number, sealed);
+        let page = page.map_err(|source| Error::Damaged { name: name.to_string(), source })?;
+        found.extend(page.into_iter().filter(|entry| entry.id == *id));
+    }
+    Ok(found)
+}
+
+/// All filters, one behind the other.
+#[derive(Debug, Default)]
+struct Filters {
+    memory: Vec<u8>,
+    file: Option<File>,
+    len: u64,
+}
+
+impl Filters {
+    fn add(&mut self, filter: &[u8]) -> io::Result<(u64, usize)> {
+        if self.file.is_none() && self.memory.len() + filter.len() > FILTERS_IN_MEMORY {
+            let file = tempfile::tempfile()?;
+            file.write_all_at(&self.memory, 0)?;
+            self.memory = Vec::new();
+            self.file = Some(file);
+        }
+        let place = (self.len, filter.len());
+        match &self.file {
+            Some(file) => file.write_all_at(filter, self.len)?,
+            None => self.memory.extend_from_slice(filter),
+        }
+        self.len += filter.len() as u64;
+        Ok(place)
+    }
+
+    /// What cannot be read may hold everything.
+    fn may_hold(&self, (start, len): (u64, usize), id: &BlobId) -> bool {
+        if len == 0 {
+            return false;
+        }
+        let at = start + filter::block_of(len, id) as u64;
+        match &self.file {
+            None => {
+                let block = self.memory.get(at as usize..).and_then(|tail| tail.get(..filter::BLOCK));
+                block.is_none_or(|block| filter::may_hold(block, id))
+            }
+            Some(file) => {
+                let mut block = [0; filter::BLOCK];
+                file.read_exact_at(&mut block, at).is_err() || filter::may_hold(&block, id)
+            }
+        }
+    }
+}
+
+fn no_room(source: io::Error) -> Error {
+    let storage = std::env::temp_dir().display().to_string();
+    Error::Storage { action: "write", name: "a temporary file".to_owned(), storage, source }
+}
+
+/// Finds blobs in the segments that there were when it was opened or refreshed.
+#[derive(Debug)]
+pub struct Lookup {
+    objects: Objects,
+    groups: HashMap<String, Vec<Segment>>,
+    filters: Filters,
+    /// Packs of which the index has every blob.
+    packs: HashSet<PackId>,
+}
+
+impl Lookup {
+    /// Opens the directories of all segments. A damaged segment is only a lost chance to share, and logged.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if the segments cannot be listed, or many filters not be kept in a temporary file.
+    pub fn open(objects: &Objects) -> Result<Self> {
+        let mut lookup = Self {
+            objects: objects.clone(),
+            groups: HashMap::new(),
+            filters: Filters::default(),
+            packs: HashSet::new(),
+        };
+        lookup.refresh()?;
+        Ok(lookup)
+    }
+
+    /// Packs of which the index has every blob.
+    #[must_use]
+    pub fn packs(&self) -> &HashSet<PackId> {
+        &self.packs
+    }
+
+    /// Opens segments that came since, and forgets those that are gone.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn refresh(&mut self) -> Result<()> {
+        for tries in 1.. {
+            let listed = list(&self.objects)?;
+            let there: HashSet<SegmentId> = listed.iter().map(|segment| segment.id).collect();
+            self.groups.values_mut().for_each(|group| group.retain(|segment| there.contains(&segment.id)));
+            // What replaces others while they are read is in the next list.
+            if self.open_new(&listed)? || tries == TRIES {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all were there.
+    fn open_new(&mut self, listed: &[ListedSegment]) -> Result<bool> {
+        let known: HashSet<SegmentId> = self.groups.values().flatten().map(|segment| segment.id).collect();
+        let mut superseded = HashSet::new();
+        let mut whole = true;
+        for listed in listed.iter().filter(|listed| !known.contains(&listed.id)) {
+            let (header, directory) = match directory(&self.objects, listed) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    whole &= !error.is_missing();
+                    if !error.is_missing() {
+                        log::warn!("{}; 'copal check --repair' makes the index anew", chain(&error));
+                    }
+                    continue;
+                }
+            };
+            superseded.extend(directory.supersedes);
+            self.packs.extend(directory.packs);
+            let filter = self.filters.add(&directory.filter).map_err(no_room)?;
+            let (id, name, firsts) = (listed.id, listed.name.clone(), directory.firsts);
+            let group = self.groups.entry(listed.prefix.clone()).or_default();
+            group.push(Segment { id, name, header, firsts, filter });
+        }
+        self.groups.values_mut().for_each(|group| group.retain(|segment| !superseded.contains(&segment.id)));
+        Ok(whole)
+    }
+
+    /// The first entry of an id that `accepts` takes.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] that a segment is missing, so that [`Self::refresh`] is worth a try. One that is damaged, or cannot be read, is
+    /// logged and left out.
+    pub fn find(&self, id: &BlobId, accepts: &dyn Fn(&IndexEntry) -> bool) -> Result<Option<IndexEntry>> {
+        let hex = id.to_string();
+        for digits in 0..=MAX_PREFIX {
+            for segment in self.groups.get(&hex[..digits]).into_iter().flatten() {
+                if !self.filters.may_hold(segment.filter, id) {
+                    continue;
+                }
+                match entries_of(&self.objects, (&segment.name, &segment.header, &segment.firsts), id) {
+                    Ok(entries) => {
+                        if let Some(found) = entries.into_iter().find(accepts) {
+                            return Ok(Some(found));
+                        }
+                    }
+                    Err(error) if error.is_missing() => return Err(error),
+                    Err(error) => {
+                        log::warn!("{}; 'copal check --repair' makes the index anew", chain(&error));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,168 @@
+//! Publishing where blobs lie.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::{ListedSegment, MAX_PREFIX, list, read, store};
+use crate::format::index_segment::{ENTRY_LEN, IndexEntry, IndexSegment};
+use crate::format::limits::MAX_SUPERSEDED;
+use crate::id::{PackId, SegmentId};
+use crate::repository::archives::chain;
+use crate::repository::error::Result;
+use crate::repository::objects::Objects;
+use crate::storage::{Name, Settle};
+
+/// Entries of a segment beyond which it is split by the next digit: as many as are joined in memory, three times over at most.
+const MOST: usize = 128 << 10;
+/// Entries that are worth publishing before all are known, so that nobody holds more of them.
+pub const EARLY: usize = 64 << 10;
+
+/// Publishes where blobs lie: all those of the packs that the entries name. Small segments are joined to what is published.
+///
+/// # Errors
+/// [`super::Error::Storage`].
+pub fn publish(objects: &Objects, entries: Vec<IndexEntry>) -> Result<()> {
+    Publisher::beside(objects)?.publish(entries)
+}
+
+/// Publishes entries, in segments that are joined and split as they grow.
+#[derive(Debug)]
+pub struct Publisher<'a> {
+    objects: &'a Objects,
+    /// Segments that may be joined to what comes.
+    existing: BTreeMap<String, Vec<ListedSegment>>,
+    made: HashSet<SegmentId>,
+}
+
+/// What is to be published together.
+#[derive(Debug, Default)]
+struct Batch {
+    packs: Vec<PackId>,
+    entries: Vec<IndexEntry>,
+    /// Segments of which all is in here.
+    replaces: Vec<(SegmentId, Name)>,
+}
+
+impl<'a> Publisher<'a> {
+    /// One that joins what it publishes to the segments that there are.
+    ///
+    /// # Errors
+    /// [`super::Error::Storage`].
+    pub fn beside(objects: &'a Objects) -> Result<Self> {
+        let mut publisher = Self::anew(objects);
+        // Elsewhere, lists may go on showing what is deleted, and not show what replaces it.
+        if matches!(objects.storage().settle(), Settle::After(_)) {
+            for segment in list(objects)? {
+                publisher.existing.entry(segment.prefix.clone()).or_default().push(segment);
+            }
+        }
+        Ok(publisher)
+    }
+
+    /// One that leaves the segments alone that there are.
+    #[must_use]
+    pub fn anew(objects: &'a Objects) -> Self {
+        Self { objects, existing: BTreeMap::new(), made: HashSet::new() }
+    }
+
+    /// Segments that it stored and did not replace again.
+    #[must_use]
+    pub fn made(&self) -> &HashSet<SegmentId> {
+        &self.made
+    }
+
+    /// Publishes all blobs of the packs that the entries name.
+    ///
+    /// # Errors
+    /// [`super::Error::Storage`], [`super::Error::Codec`].
+    pub fn publish(&mut self, entries: Vec<IndexEntry>) -> Result<()> {
+        let packs: HashSet<PackId> = entries.iter().map(|entry| entry.location.pack.id).collect();
+        self.publish_as("", entries, packs.into_iter().collect(), Vec::new())
+    }
+
+    /// Publishes entries whose ids begin with `prefix`, and packs of which every blob is in the index then, in place of segments that say nothing else
+    /// worth keeping.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn publish_as(
+        &mut self,
+        prefix: &str,
+        entries: Vec<IndexEntry>,
+        packs: Vec<PackId>,
+        replaces: Vec<(SegmentId, Name)>,
+    ) -> Result<()> {
+        if entries.is_empty() && packs.is_empty() && replaces.is_empty() {
+            return Ok(());
+        }
+        for (id, _) in &replaces {
+            self.existing.values_mut().for_each(|group| group.retain(|segment| segment.id != *id));
+        }
+        self.place(prefix, Batch { packs, entries, replaces })
+    }
+
+    fn place(&mut self, prefix: &str, mut batch: Batch) -> Result<()> {
+        self.absorb(prefix, &mut batch);
+        if batch.entries.len().max(batch.packs.len()) <= MOST || prefix.len() == MAX_PREFIX {
+            return self.store(prefix, batch);
+        }
+        let mut parts: BTreeMap<u8, Batch> = BTreeMap::new();
+        for entry in batch.entries {
+            parts.entry(digit(entry.id.as_bytes(), prefix.len())).or_default().entries.push(entry);
+        }
+        for pack in batch.packs {
+            parts.entry(digit(pack.as_bytes(), prefix.len())).or_default().packs.push(pack);
+        }
+        // Whoever replaces segments is published when all that was in them is.
+        if let Some(mut last) = parts.last_entry() {
+            last.get_mut().replaces = batch.replaces;
+        }
+        parts.into_iter().try_for_each(|(digit, part)| self.place(&format!("{prefix}{digit:x}"), part))
+    }
+
+    /// Joins segments to the batch while they are at most twice as large. One that cannot be read stays as it is.
+    fn absorb(&mut self, prefix: &str, batch: &mut Batch) {
+        let Some(group) = self.existing.get_mut(prefix) else { return };
+        group.sort_unstable_by_key(|segment| std::cmp::Reverse(segment.len));
+        while batch.entries.len() <= MOST
+            && batch.replaces.len() < MAX_SUPERSEDED as usize
+            && let Some(smallest) =
+                group.pop_if(|segment| segment.len / ENTRY_LEN as u64 <= 2 * batch.entries.len() as u64)
+        {
+            match read(self.objects, &smallest.name) {
+                Ok(segment) => {
+                    batch.entries.extend(segment.entries);
+                    batch.packs.extend(segment.packs);
+                    batch.replaces.push((smallest.id, smallest.name));
+                }
+                Err(error) if error.is_missing() => {}
+                Err(error) => log::warn!("{}; 'copal check --repair' makes the index anew", chain(&error)),
+            }
+        }
+    }
+
+    /// Stores the segment, then deletes what it replaces.
+    fn store(&mut self, prefix: &str, batch: Batch) -> Result<()> {
+        let Batch { packs, entries, replaces } = batch;
+        let supersedes = replaces.iter().map(|(id, _)| *id).collect();
+        if !entries.is_empty() || !packs.is_empty() {
+            let len = (entries.len() * ENTRY_LEN) as u64;
+            let name = store(self.objects, prefix, IndexSegment { supersedes, packs, entries })?;
+            if let Some((_, id)) = super::parse_name(&name) {
+                self.made.insert(id);
+                let own = ListedSegment { prefix: prefix.to_owned(), id, name: name.clone(), len };
+                self.existing.entry(prefix.to_owned()).or_default().push(own);
+            }
+        }
+        for (id, name) in replaces {
+            self.objects.delete(name.as_str())?;
+            self.made.remove(&id);
+        }
+        Ok(())
+    }
+}
+
+/// A hex digit of an id.
+fn digit(id: &[u8], number: usize) -> u8 {
+    let byte = id.get(number / 2).copied().unwrap_or(0);
+    if number.is_multiple_of(2) { byte >> 4 } else { byte & 15 }
+}

@@ -1,0 +1,151 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::codec::keys::{BlobKind, KeySet, Keyring};
+use crate::format::index_segment::MAX_STORED;
+use crate::format::location::{KEY_MODE_CLASS, Location, PackRef};
+use crate::id::{PackId, RepositoryId};
+use crate::storage::memory::MemoryStorage;
+use crate::storage::recorder::{Op, Recorder};
+
+fn objects() -> (Objects, Arc<Recorder<MemoryStorage>>) {
+    let storage = Arc::new(Recorder::new(MemoryStorage::new()));
+    let keyring = Keyring::new(RepositoryId([1; 16]), &KeySet::public(&RepositoryId([1; 16])), 1);
+    (Objects::new(storage.clone(), Arc::new(keyring), false), storage)
+}
+
+fn hash(of: u64) -> [u8; 32] {
+    *blake3::hash(&of.to_le_bytes()).as_bytes()
+}
+
+fn pack(number: u64) -> PackId {
+    PackId(*hash(number << 40).first_chunk().unwrap())
+}
+
+/// The blob of this number, in the pack of a hundred where it belongs.
+fn entry(number: u64) -> IndexEntry {
+    let pack = PackRef { id: pack(number / 100), mode: KEY_MODE_CLASS, epoch: 1 };
+    let location = Location { pack, offset: number as u32, sealed_len: 77 };
+    IndexEntry { kind: BlobKind::Chunk, id: BlobId(hash(number)), location, plain_len: 9 }
+}
+
+fn entries(range: std::ops::Range<u64>) -> Vec<IndexEntry> {
+    range.map(entry).collect()
+}
+
+fn finds(lookup: &Lookup, number: u64) -> bool {
+    lookup.find(&entry(number).id, &|_| true).unwrap() == Some(entry(number))
+}
+
+#[test]
+fn what_is_published_is_found_and_nothing_else() {
+    let (objects, storage) = objects();
+    publish(&objects, entries(0..1000)).unwrap();
+    publish(&objects, entries(1000..5000)).unwrap();
+    let lookup = Lookup::open(&objects).unwrap();
+    assert!((0..5000).all(|number| finds(&lookup, number)));
+    assert_eq!(lookup.packs().len(), 50);
+    assert!(lookup.packs().contains(&pack(7)));
+    storage.clear();
+    assert!((5000..6000).all(|number| lookup.find(&entry(number).id, &|_| true).unwrap().is_none()));
+    let reads = storage.count(Op::ReadRange);
+    assert!(reads < 60, "the filters let {reads} of 1000 through");
+}
+
+#[test]
+fn one_that_is_not_accepted_is_looked_for_elsewhere() {
+    let (objects, _) = objects();
+    let mut moved = entry(5);
+    moved.location.pack.id = pack(99);
+    store(&objects, "", IndexSegment { entries: vec![entry(5), entry(6)], ..IndexSegment::default() })
+        .unwrap();
+    store(&objects, "", IndexSegment { entries: vec![moved], ..IndexSegment::default() }).unwrap();
+    let lookup = Lookup::open(&objects).unwrap();
+    for wanted in [entry(5), moved] {
+        assert_eq!(lookup.find(&wanted.id, &|found| *found == wanted).unwrap(), Some(wanted));
+    }
+    assert_eq!(lookup.find(&moved.id, &|found| found.kind == BlobKind::Node).unwrap(), None);
+}
+
+#[test]
+fn many_small_publications_make_few_segments() {
+    let (objects, storage) = objects();
+    for number in 0..300 {
+        publish(&objects, entries(number * 100..number * 100 + 100)).unwrap();
+    }
+    let listed = list(&objects).unwrap();
+    assert!(listed.len() <= 12, "{} segments", listed.len());
+    let written: u64 = storage.calls().iter().filter(|call| call.op == Op::Put).map(|call| call.len).sum();
+    let stored: u64 = listed.iter().map(|segment| segment.len).sum();
+    assert!(written < 12 * stored, "each entry was written {} times", written / stored);
+    let lookup = Lookup::open(&objects).unwrap();
+    assert!((0..30_000).step_by(7).all(|number| finds(&lookup, number)));
+    assert_eq!(lookup.packs().len(), 300);
+}
+
+#[test]
+fn what_grows_is_split_by_the_ids() {
+    let (objects, _) = objects();
+    let mut publisher = Publisher::beside(&objects).unwrap();
+    for batch in 0..6 {
+        publisher.publish(entries(batch * 50_000..(batch + 1) * 50_000)).unwrap();
+    }
+    let listed = list(&objects).unwrap();
+    assert!(listed.iter().any(|segment| segment.prefix.len() == 1) && listed.len() <= 40, "{}", listed.len());
+    let made: std::collections::HashSet<_> = listed.iter().map(|segment| segment.id).collect();
+    assert_eq!(*publisher.made(), made);
+    for segment in &listed {
+        let whole = read(&objects, &segment.name).unwrap();
+        assert!(whole.entries.iter().all(|entry| entry.id.to_string().starts_with(&segment.prefix)));
+        assert!(whole.packs.iter().all(|pack| pack.to_string().starts_with(&segment.prefix)));
+        assert!(segment.len <= MAX_STORED);
+    }
+    let lookup = Lookup::open(&objects).unwrap();
+    assert!((0..300_000).step_by(101).all(|number| finds(&lookup, number)));
+    assert_eq!(lookup.packs().len(), 3000);
+}
+
+#[test]
+fn segments_that_others_replace_meanwhile_are_found_again() {
+    let (objects, _) = objects();
+    publish(&objects, entries(0..100)).unwrap();
+    let mut lookup = Lookup::open(&objects).unwrap();
+    publish(&objects, entries(100..200)).unwrap();
+    assert!(lookup.find(&entry(3).id, &|_| true).unwrap_err().is_missing());
+    lookup.refresh().unwrap();
+    assert!((0..200).all(|number| finds(&lookup, number)));
+}
+
+#[test]
+fn a_damaged_segment_hides_only_itself() {
+    let (objects, _) = objects();
+    publish(&objects, entries(0..100)).unwrap();
+    let whole = list(&objects).unwrap();
+    let name =
+        store(&objects, "", IndexSegment { entries: entries(500..600), ..IndexSegment::default() }).unwrap();
+    let mut bytes = objects.storage().read(&name, MAX_STORED).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    objects.storage().put(&name, &[&bytes]).unwrap();
+    let lookup = Lookup::open(&objects).unwrap();
+    assert!((0..100).all(|number| finds(&lookup, number)));
+    assert!((500..600).any(|number| finds(&lookup, number)), "its first page is whole");
+    assert!((500..600).any(|number| !finds(&lookup, number)));
+    // What joins segments leaves it to a repair.
+    publish(&objects, entries(100..300)).unwrap();
+    let listed = list(&objects).unwrap();
+    assert!(listed.iter().any(|segment| segment.name == name) && !listed.contains(&whole[0]));
+    assert!(matches!(read(&objects, &name), Err(Error::Damaged { .. })));
+}
+
+#[test]
+fn names_have_a_prefix_and_an_id() {
+    let id = "0123456789abcdef0123456789abcdef";
+    for (good, prefix) in [("x", ""), ("0", "0"), ("abcd", "abcd")] {
+        let name = name(&format!("index/{good}-{id}"));
+        assert_eq!(parse_name(&name).map(|(prefix, _)| prefix), Some(prefix));
+    }
+    for bad in ["y", "", "abcde", "g"] {
+        assert!(Name::new(&format!("index/{bad}-{id}")).is_none_or(|name| parse_name(&name).is_none()));
+    }
+}
