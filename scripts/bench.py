@@ -6,7 +6,6 @@ comparable: borg with zstd 3 and without its cache of unchanged files, restic wi
 
 import contextlib
 import glob
-import json
 import os
 import random
 import shutil
@@ -83,19 +82,27 @@ class Tool:
                                 XDG_CONFIG_HOME=f"{self.home}/config", **self.variables())
         self.server = None
         self.peak_create = self.peak_mount = 0
+        # Seconds of processor that the last command used.
+        self.processor = 0
 
-    def run(self, *words, directory="/"):
-        """Runs a command; its seconds, and the most memory that it had at once, in bytes."""
+    def run(self, *words, directory="/", feed=None):
+        """Runs a command, its standard input written by `feed`; its seconds, and the most memory that it had at once, in bytes."""
         log = f"{self.home}/log"
         with open(log, "wb") as output:
             began = time.monotonic()
-            process = subprocess.Popen(words, env=self.environment, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            process = subprocess.Popen(words, env=self.environment, cwd=directory, stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+                                       stdout=output, stderr=output, pipesize=MIB)
             try:
+                if feed:
+                    # A command that ends before its input does has its say in the log.
+                    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+                        feed(pipe)
                 _, status, usage = os.wait4(process.pid, 0)
             except BaseException:
                 process.kill()
                 raise
             seconds = time.monotonic() - began
+        self.processor = usage.ru_utime + usage.ru_stime
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             with open(log, errors="replace") as output:

@@ -1,9 +1,10 @@
-"""What the measurements of scripts/bench mount share: where they work, what they read, their figures, and ways to run and compare."""
+"""What the measurements of scripts/bench mount and create share: where they work, what they read, their figures, and ways to run and compare."""
 
 import collections
 import contextlib
 import copy
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -52,6 +53,25 @@ class Bench:
         return rate(self.image, seconds)
 
 
+def stop(number, _):
+    # Whoever is impatient does not interrupt the clearing away.
+    for each in signal.SIGTERM, signal.SIGHUP:
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def end_on_signals():
+    """Lets a signal end the measurements as an error would: nothing is left running."""
+    for each in signal.SIGTERM, signal.SIGHUP:
+        signal.signal(each, stop)
+
+
+def memory_disk(path):
+    """Mounts what keeps its files in memory. The script that measures takes it away."""
+    os.makedirs(path)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90%", "bench", path], check=True)
+
+
 def several(measure):
     """The median of some runs, or the one of something slow."""
     figures = []
@@ -89,6 +109,12 @@ def processor(pid):
     with open(f"/proc/{pid}/stat") as file:
         fields = file.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def available():
+    """Bytes of memory that a program could have."""
+    with open("/proc/meminfo") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) * 1024
 
 
 def part(image, ranges):

@@ -90,8 +90,8 @@ def many_archives(bench, tool):
     shutil.rmtree(tool.repository)
 
 
-def many_chunks(bench, tool, thousands, held):
-    """Chunks of 4 KiB that are all different and compress well."""
+def store_lines(tool, thousands):
+    """A repository with chunks of 4 KiB that are all different and compress well."""
     tool.init()
     lines = subprocess.Popen(["seq", "-f", "%04095.0f", str(thousands * 1000)], stdout=subprocess.PIPE)
     try:
@@ -101,6 +101,10 @@ def many_chunks(bench, tool, thousands, held):
         lines.stdout.close()
         lines.kill()
         lines.wait()
+
+
+def many_chunks(bench, tool, thousands, held):
+    store_lines(tool, thousands)
     begun(bench, tool, held, "big", [(0, 4096)])
     shutil.rmtree(tool.repository)
 

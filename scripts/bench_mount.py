@@ -5,8 +5,6 @@ mount of its own and a page cache that holds nothing. Copal's figures stand besi
 """
 
 import os
-import signal
-import subprocess
 import sys
 import time
 
@@ -15,7 +13,7 @@ import bench_long
 import bench_peers
 import bench_rows
 from bench import MIB, Image, machine, say
-from bench_common import RUNS, SLOW, Bench, several
+from bench_common import RUNS, SLOW, Bench, end_on_signals, memory_disk, several
 from bench_readers import by_many, deep, first_byte, listed, one_by_one, restores, sequential
 
 
@@ -55,13 +53,6 @@ def prepare(bench, tool):
         return False
 
 
-def stop(number, _):
-    # Whoever is impatient does not interrupt the clearing away.
-    for each in signal.SIGTERM, signal.SIGHUP:
-        signal.signal(each, signal.SIG_IGN)
-    sys.exit(128 + number)
-
-
 def measure(bench, wanted, long):
     """Each tool in turn, alone; the versions of those that were there."""
     versions = []
@@ -83,14 +74,12 @@ def measure(bench, wanted, long):
 
 
 def main():
-    for each in signal.SIGTERM, signal.SIGHUP:
-        signal.signal(each, stop)
+    end_on_signals()
     began = time.monotonic()
     work, wanted, long = sys.argv[1], sys.argv[2].split(), sys.argv[3] == "long"
     bench = Bench(work, [Image(path) for path in sys.argv[4:]])
     os.makedirs(f"{work}/files", exist_ok=True)
-    os.makedirs(bench.fast)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90%", "bench", bench.fast], check=True)
+    memory_disk(bench.fast)
     try:
         versions = measure(bench, wanted, long)
     except Exception:

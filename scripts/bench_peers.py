@@ -25,11 +25,30 @@ class Copal(bench.Copal):
 class Unencrypted(Copal):
     """Derives no key: mounts begin without that, and thousands of archives are made in minutes."""
 
+    # What init is told beyond that.
+    settings = ()
+
     def variables(self):
         return {"COPAL_STATE_DIR": f"{self.home}/state"}
 
     def init(self):
-        self.run("copal", "init", "--encryption", "none", self.repository)
+        self.run("copal", "init", "--encryption", "none", *self.settings, self.repository)
+
+
+class Series(Copal):
+    """Keeps the states of one disk as what they are: archives of one name."""
+
+    # What stands before the command, and what it is told beyond the names.
+    prefix = options = ()
+
+    def create_words(self, name, image):
+        return [*self.prefix, "copal", "create", *self.options, f"{self.repository}::disk", f"disk={image.name}"]
+
+    def dump_words(self, name, image):
+        return super().dump_words("disk", image)
+
+    def mounted(self, name, image):
+        return super().mounted("disk", image)
 
 
 class Borg(bench.Borg):
@@ -38,6 +57,19 @@ class Borg(bench.Borg):
 
     def dump_words(self, name, image):
         return ["borg", "extract", "--stdout", f"{self.repository}::{name}", image.name]
+
+
+class FixedBorg(Borg):
+    """Cuts as is advised for disk images."""
+
+    name = "borg-fixed"
+
+    def version(self):
+        return super().version().replace(")", ", fixed 4 MiB)")
+
+    def create_words(self, name, image):
+        words = super().create_words(name, image)
+        return [*words[:2], "--chunker-params", f"fixed,{4 * bench.MIB}", *words[2:]]
 
 
 class Restic(bench.Restic):
@@ -125,7 +157,7 @@ class Qcow2(bench.Tool):
         self.server = None
 
 
-CLASSES = {kind.name: kind for kind in (Copal, Squashfs, Qcow2, Borg, Restic)}
+CLASSES = {kind.name: kind for kind in (Copal, Squashfs, Qcow2, Borg, FixedBorg, Restic)}
 
 
 def remove(tool):

@@ -8,7 +8,7 @@ import sys
 import time
 
 from bench import drop_caches, mean_p50_p99, microseconds, say
-from bench_common import ALLOWED, DEPTH, GIB, MANY, THREADS, compare, compare_whole, drain, piped, processor, seconds_to_read, several
+from bench_common import ALLOWED, DEPTH, GIB, MANY, THREADS, available, compare, compare_whole, drain, piped, processor, seconds_to_read, several
 from loops import attached
 
 
@@ -81,9 +81,7 @@ def deep(bench, tool, key="depth", prepare=drop_caches):
 def room(words, image):
     """Whether the memory of this machine holds what the command writes."""
     needed = image.data if words[0] == "copal" or "--sparse" in words else image.size
-    with open("/proc/meminfo") as file:
-        free = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) * 1024
-    return needed + 2 * GIB < free
+    return needed + 2 * GIB < available()
 
 
 def extract(bench, tool, words, key, image, prepare=drop_caches):

@@ -38,7 +38,7 @@ class Row:
     targets: tuple = ()
     # What stands in the column "beside".
     beside: str = ""
-    # Left out where nothing was measured, since only longer runs measure it.
+    # Left out where nothing was measured, since only longer runs measure it, or a Copal that has what it is about.
     long: bool = False
 
 
@@ -86,9 +86,9 @@ ROWS = [
 ]
 
 
-def claim(target, row, values):
+def claim(target, row, values, columns):
     """Ratio, target, whether it is met."""
-    of = row.beside if target.of == "beside" else COLUMNS.get(target.of, "")
+    of = row.beside if target.of == "beside" else columns.get(target.of, "")
     base = values.get(target.of) if target.of else 1
     if not base or values.get("copal") is None:
         return [f"– of {of}" if of else "–", target.bound(), "**not measured**"]
@@ -97,16 +97,16 @@ def claim(target, row, values):
     return [shown, target.bound(), "yes" if target.met(ratio) else "**no**"]
 
 
-def table(figures):
-    head = ["", "", *COLUMNS.values(), "ratio", "target", "met"]
-    lines = [head, ["---"] * 2 + ["---:"] * len(COLUMNS) + ["---"] * 3]
-    for row in ROWS:
+def table(figures, rows=tuple(ROWS), columns=COLUMNS):
+    head = ["", "", *columns.values(), "ratio", "target", "met"]
+    lines = [head, ["---"] * 2 + ["---:"] * len(columns) + ["---"] * 3]
+    for row in rows:
         if row.long and row.key not in figures:
             continue
         values = figures.get(row.key, {})
-        begin = [row.what, row.unit, *(number(values.get(column)) for column in COLUMNS)]
+        begin = [row.what, row.unit, *(number(values.get(column)) for column in columns)]
         # The first target stands beside the figures, each further one on a line of its own.
-        for claimed in [claim(target, row, values) for target in row.targets] or [["", "", ""]]:
+        for claimed in [claim(target, row, values, columns) for target in row.targets] or [["", "", ""]]:
             lines.append([*begin, *claimed])
             begin = [""] * len(begin)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
