@@ -100,12 +100,12 @@ impl Base {
         (span << self.image.span_shift) + span_len(self.size, self.image.span_shift, span)
     }
 
-    /// Draws the spans that are compared with the source, of those that hold data. What cannot be drawn from is read anyway.
+    /// Draws the spans that are compared with the source, of those that hold data. From the first damage of the tree on, all is read.
     pub(super) fn draw_sample(&mut self) -> Result<()> {
         let mut always: Vec<u64> = Vec::new();
         let mut met = 0;
         let mut span = 0;
-        while let Some(found) = self.next_same(span) {
+        while let Some(found) = self.next_same(span)? {
             met += 1;
             span = found + 1;
             if (always.len() as u64) < LEAST_SAMPLE {
@@ -124,13 +124,28 @@ impl Base {
         Ok(())
     }
 
-    /// The first span at or after `span` that holds data and is taken over; `None` at the end, and where the tree is damaged.
-    fn next_same(&self, mut span: u64) -> Option<u64> {
+    /// The first span at or after `span` that holds data and is taken over.
+    fn next_same(&mut self, mut span: u64) -> Result<Option<u64>> {
         loop {
-            let found = self.maps.next_span(&self.image, span).ok()??;
-            let stretch = self.stretch(found)?;
+            let found = match self.maps.next_span(&self.image, span) {
+                Ok(found) => found,
+                Err(error) if matches!(*error, repository::Error::Codec(_)) => {
+                    return Err(Error::Image(error));
+                }
+                Err(error) => {
+                    log::warn!("{}; all behind it is read instead", repository::archives::chain(&*error));
+                    let spans = span_count(self.size, self.image.span_shift);
+                    let mut read = std::mem::take(&mut self.read);
+                    read.push(span..spans);
+                    self.read = united(read, spans);
+                    return Ok(None);
+                }
+            };
+            let Some((found, stretch)) = found.and_then(|found| Some((found, self.stretch(found)?))) else {
+                return Ok(None);
+            };
             if !stretch.is_read {
-                return Some(found);
+                return Ok(Some(found));
             }
             span = stretch.spans.end;
         }
@@ -154,11 +169,15 @@ impl Base {
     /// The first range of bytes at or after `from` that is to be read, or to be taken over as a whole span.
     pub(super) fn data_range(&self, source: &Seekable, mut from: u64) -> Option<Range<u64>> {
         let shift = self.image.span_shift;
-        while let Some(stretch) = self.stretch(from >> shift) {
+        // The last span may end before the next would begin.
+        while from < self.size {
+            let stretch = self.stretch(from >> shift)?;
             let end = self.span_end(stretch.spans.end - 1);
-            let found = match self.maps.next_span(&self.image, from >> shift) {
-                Ok(span) if !stretch.is_read => span.map(|span| from.max(span << shift)..self.span_end(span)),
-                _ => source.data_ranges(from),
+            let held = || self.maps.next_span(&self.image, from >> shift).ok();
+            let found = match (!stretch.is_read).then(held).flatten() {
+                Some(span) => span.map(|span| from.max(span << shift)..self.span_end(span)),
+                // To be read, or beneath a node that is damaged.
+                None => source.data_ranges(from),
             };
             if let Some(range) = found.filter(|range| range.start < end) {
                 return Some(range.start..range.end.min(end));
@@ -178,12 +197,12 @@ impl Base {
         if self.stretch(span).is_none_or(|stretch| stretch.is_read) {
             return Ok(None);
         }
-        let outcome = self.claim(store, source, span)?;
-        match outcome {
-            Some(outcome) => drop(self.taken.fetch_add(outcome.map.data, Ordering::Relaxed)),
-            None => self.is_broken.store(true, Ordering::Relaxed),
-        }
-        Ok(outcome)
+        let Some(outcome) = self.claim(store, source, span)? else {
+            self.is_broken.store(true, Ordering::Relaxed);
+            return Ok(None);
+        };
+        self.taken.fetch_add(outcome.map.data, Ordering::Relaxed);
+        Ok(Some(outcome))
     }
 
     /// Claims what the map of a span relies on; `None` if that cannot be had.

@@ -109,14 +109,11 @@ fn join_within(ranges: &mut Vec<Range<u64>>, gap: u64) {
     });
 }
 
-/// Fills `buf` from byte `offset` with what `read` gives, and with zeros where the medium fails; says where that is. `read` fills its buffer or
-/// fails.
-fn read_around(
-    read: &dyn Fn(u64, &mut [u8]) -> std::result::Result<(), SourceError>,
-    offset: u64,
-    buf: &mut [u8],
-    stop: &Stop,
-) -> Result<Vec<Range<u64>>> {
+/// Fills a buffer from a byte on, or fails.
+type Read<'a> = dyn Fn(u64, &mut [u8]) -> std::result::Result<(), SourceError> + 'a;
+
+/// Fills `buf` from byte `offset` with what `read` gives, and with zeros where the medium fails; says where that is.
+fn read_around(read: &Read<'_>, offset: u64, buf: &mut [u8], stop: &Stop) -> Result<Vec<Range<u64>>> {
     let end = offset + buf.len() as u64;
     let mut bad = Vec::new();
     let mut at = offset;
@@ -147,6 +144,7 @@ fn read_around(
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "lists of ranges that happen to have one")]
 mod tests {
     use std::cell::Cell;
     use std::io;

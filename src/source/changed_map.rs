@@ -196,4 +196,5 @@ impl Builder {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "lists of ranges that happen to have one")]
 mod tests;
