@@ -37,7 +37,7 @@ fn an_unchanged_file_is_told() {
     assert_eq!((&created["read"], &created["reused"][0]["unchanged"]), (&0.into(), &true.into()));
     assert_eq!(created["reused"][0]["archive"], first["id"]);
     place
-        .copal("create repo::web01 disk.img")
+        .copal("create repo::web01 disk.img --stats")
         .ok()
         .prints(&["Unchanged disk.img is as it was in #", "not read"]);
     let forced = place.copal("create repo::web01 disk.img --force-read --json").ok().json();
@@ -89,7 +89,8 @@ fn a_map_of_changed_blocks() {
         .copal("create repo::disk disk.img --changed-map - --base disk~1 --trust")
         .input(b"[]")
         .fails(&["--base-token"]);
-    let piped = "create repo::disk disk.img --changed-map - --base repo::disk~1 --base-token 1 --trust";
+    let piped =
+        "create repo::disk disk.img --changed-map - --base repo::disk~1 --base-token 1 --trust --stats";
     place.copal(piped).input(b"[]").ok().prints(&["Reused    "]);
     place.copal("check repo --verify-data").ok();
 }

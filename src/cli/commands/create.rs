@@ -171,9 +171,8 @@ fn report(args: &CreateArgs, created: &Created) -> anyhow::Result<()> {
             created.resumed.chunks
         )
     });
-    let told = created.reused.iter().map(reuse::line).chain(resumed);
     if !args.stats && !args.dry_run {
-        return output::lines(told);
+        return output::lines(resumed);
     }
     let what = match created.id {
         Some(id) => format!("Archive   {} #{:.8}, {}", record.name, id.to_string(), time(record.time)),
@@ -186,7 +185,7 @@ fn report(args: &CreateArgs, created: &Created) -> anyhow::Result<()> {
         format!("Chunks    {} new, {} already there", stats.new_chunks, stats.reused_chunks),
         format!("Stored    {} for {} of new data", size(stats.new_sealed), size(stats.new_plain)),
     ];
-    output::lines(lines.into_iter().chain(told))
+    output::lines(lines.into_iter().chain(created.reused.iter().map(reuse::line)).chain(resumed))
 }
 
 #[cfg(test)]
