@@ -1,5 +1,7 @@
 //! What a create does not read: unchanged files, and what a map of changed blocks does not name. Costs are counted in bytes read from the source.
 
+#![allow(clippy::single_range_in_vec_init, reason = "lists of ranges that happen to have one")]
+
 mod common;
 
 use std::fs::{File, FileTimes};
