@@ -1,15 +1,19 @@
 //! Making archives out of sources, and sources out of archives.
 
+mod base;
 pub mod copy;
 pub mod create;
 pub mod earlier;
 mod error;
 pub mod extract;
 mod pipeline;
+mod reuse;
+mod salvage;
 mod span;
 pub mod target;
 mod writing;
 
 pub use error::{Error, Result};
+pub use salvage::ReadErrors;
 
 pub use crate::task::{Monitor, Silent, Stop};

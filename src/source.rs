@@ -9,6 +9,7 @@
 //! It does not look for zeros, cut chunks, retry or print: a damaged or busy source is reported to the caller, who
 //! decides.
 
+mod changed_map;
 mod command;
 mod device;
 mod error;
@@ -23,6 +24,7 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+pub use self::changed_map::{ChangedMap, MapError, MapFormat};
 pub use self::error::SourceError;
 pub use self::seekable::Seekable;
 pub use self::stream::Stream;

@@ -3,6 +3,7 @@
 //! What needs a mount is in `fuse-tests`. What needs root skips itself loudly elsewhere, and fails where `COPAL_TESTS_MUST_RUN` is set.
 
 mod cli {
+    mod changed;
     mod check;
     mod compact;
     mod copy;

@@ -259,7 +259,8 @@ fn chunks_that_lie_beside_each_other_are_one_read() {
 #[test]
 fn readers_that_collide_read_nothing_twice() {
     let (recorder, repository, image, bytes) = many_chunks();
-    let reader = reader_of(&repository);
+    // Room for all: a chunk of 4 KiB takes a block of 16.
+    let reader = ImageReader::new(repository.clone(), 16 << 20);
     std::thread::scope(|scope| {
         for thread in 0..8 {
             let (reader, bytes) = (&reader, &bytes);
@@ -299,4 +300,29 @@ fn what_is_loaded_ahead_is_bounded_and_costs_the_reader_nothing() {
     reader.load_ahead(&image, &(image.size + 5..image.size + 10));
     let loaded: u64 = pack_reads(&recorder).iter().sum();
     assert!(loaded < most + 100_000, "{loaded}");
+}
+
+/// How often the index is read where a disk was backed up that is as it was, but for some blocks; and where its content moved.
+#[test]
+fn a_create_looks_up_what_the_last_archive_does_not_have() {
+    let bytes = common::mixed(5, 24 << 20);
+    let source = file_of(&bytes);
+    let recorder = Arc::new(Recorder::new(base()));
+    let repository = open(recorder.clone());
+    back_up(&repository, "disk", source.path());
+    let read_of_index = |archive: &str, source: &std::path::Path| {
+        recorder.clear();
+        let mut options = options(archive, &[source]);
+        (options.force_read, options.chunker) = (true, Some(FIXED));
+        let created = create(&repository, &options, &Stop::default(), &Silent).expect("create");
+        let calls = recorder.calls();
+        let reads = calls.iter().filter(|call| call.op == Op::ReadRange && call.name.starts_with("index/"));
+        (reads.filter(|call| call.offset > 0).count() as u64, created.record.stats.reused_chunks)
+    };
+    // Spans and nodes, which are not looked for in the last archive.
+    let (same, chunks) = read_of_index("disk", source.path());
+    assert!(same <= 8 && chunks > 1000, "{same} pages of the index were read for what has not changed");
+    // Under a name that has no archive yet: two chunks lead to what was stored beside them.
+    let (other, chunks) = read_of_index("other", source.path());
+    assert!(other * 20 <= chunks, "{other} pages of the index were read for {chunks} chunks");
 }

@@ -207,6 +207,7 @@ fn extended_attributes_tell_the_facts_of_the_archive() {
     let expected = [
         ("archive", "web01"),
         ("archive_id", id),
+        ("bad_ranges", ""),
         ("comment", "vor dem Umzug, 日本"),
         ("data_bytes", "8192"),
         ("member", "web01-root"),

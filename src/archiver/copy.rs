@@ -311,7 +311,7 @@ impl<'a> Run<'a> {
             } else {
                 copy.run(self.stop, self.monitor)?
             };
-            let StoredImage { size, data, chunks, root } = stored;
+            let StoredImage { size, data, chunks, root, .. } = stored;
             Ok(Member { size, data, chunks, root, ..member.clone() })
         });
         copied.collect()

@@ -4,16 +4,20 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use super::earlier::Earlier;
+use super::base::Base;
+use super::earlier::{Earlier, find_earlier};
 use super::error::{Error, Result};
-use super::pipeline::{StoredImage, store_image};
+use super::pipeline::{Reading, StoredImage, store_image};
+use super::reuse::find_bases;
+pub use super::reuse::{ChangedBlocks, Reused};
+use super::salvage::ReadErrors;
 pub use super::span::Resumed;
 use super::span::{Store, Writers};
 use super::writing::{MAX_PASSES, abandon, lost_packs, publish_packs};
 use super::{Monitor, Stop};
 use crate::codec::compress::Compression;
 use crate::format::config::ChunkerParams;
-use crate::format::limits::{MAX_HOST, MAX_SOURCE_PATH};
+use crate::format::limits::{MAX_BAD_RANGES, MAX_HOST, MAX_SOURCE_PATH};
 use crate::format::name::ArchiveName;
 use crate::format::record::{ArchiveRecord, Member, SourceInfo};
 use crate::id::{ArchiveId, SessionId};
@@ -41,6 +45,14 @@ pub struct CreateOptions {
     pub chunker: Option<ChunkerParams>,
     /// Only count what would be stored.
     pub dry_run: bool,
+    /// What becomes of sources that cannot be read in full.
+    pub read_errors: ReadErrors,
+    /// Read files that did not change, too.
+    pub force_read: bool,
+    /// What tells the state of the source, for maps of changed blocks that count from it; empty if nothing does.
+    pub source_token: String,
+    /// Read only what changed.
+    pub changed: Option<ChangedBlocks>,
 }
 
 /// What was made.
@@ -54,6 +66,27 @@ pub struct Created {
     pub warnings: Vec<String>,
     /// What was found in packs of creates that did not end.
     pub resumed: Resumed,
+    /// What was not read, since an earlier archive has it.
+    pub reused: Vec<Reused>,
+}
+
+/// A source with what need not be read of it.
+#[derive(Debug)]
+pub(super) struct OpenSource {
+    pub(super) name: ArchiveName,
+    pub(super) source: Source,
+    /// What parts of it are taken over from.
+    pub(super) base: Option<Base>,
+    /// What it is likely to resemble.
+    pub(super) earlier: Option<Earlier>,
+}
+
+/// What is known when all sources were read.
+#[derive(Debug, Default)]
+struct Finished {
+    members: Vec<Member>,
+    warnings: Vec<String>,
+    reused: Vec<Reused>,
 }
 
 /// Makes an archive. When this returns, it is durable and confirmed. After an error nothing is listed that was not before; packs that were
@@ -69,14 +102,13 @@ pub fn create(
 ) -> Result<Created> {
     let started = now();
     // Sources first: what is missing or busy is said before anything is written.
-    let mut sources = open_all(options)?;
+    let mut sources = open_all(repository, options)?;
     if options.dry_run {
-        let earlier = earlier(repository, options);
         let store = new_store(repository, options)?;
-        let images = store_all(&store, &mut sources, &earlier, stop, monitor)?;
-        let (members, warnings) = finish_sources(sources, &images, stop)?;
+        let images = store_all(&store, &mut sources, options, stop, monitor)?;
+        let Finished { members, warnings, reused } = finish_sources(sources, images, options, stop)?;
         let record = record(repository, options, started, SessionId([0; 16]), members, &store)?;
-        return Ok(Created { id: None, record, warnings, resumed: store.counters.resumed() });
+        return Ok(Created { id: None, record, warnings, resumed: store.counters.resumed(), reused });
     }
     let session = Session::begin(repository, &format!("create {}", options.name))?;
     let mut created =
@@ -100,17 +132,14 @@ fn new_store<'a>(repository: &'a Repository, options: &CreateOptions) -> Result<
     Store::new(repository, &chunker, options.compression)
 }
 
-/// What the last archive of the name holds, for each member.
-fn earlier(repository: &Arc<Repository>, options: &CreateOptions) -> Vec<Option<Earlier>> {
-    let members: Vec<&ArchiveName> = options.members.iter().map(|(name, _)| name).collect();
-    Earlier::of(repository, &options.name, &members)
-}
-
-type OpenSource = (ArchiveName, Source);
-
-fn open_all(options: &CreateOptions) -> Result<Vec<OpenSource>> {
-    let open = |(name, spec): &(ArchiveName, SourceSpec)| Ok((name.clone(), Source::open(spec)?));
-    options.members.iter().map(open).collect()
+fn open_all(repository: &Arc<Repository>, options: &CreateOptions) -> Result<Vec<OpenSource>> {
+    let open = |(name, spec): &(ArchiveName, SourceSpec)| {
+        Ok(OpenSource { name: name.clone(), source: Source::open(spec)?, base: None, earlier: None })
+    };
+    let mut sources = options.members.iter().map(open).collect::<Result<Vec<_>>>()?;
+    find_bases(repository, options, &mut sources)?;
+    find_earlier(repository, options, &mut sources);
+    Ok(sources)
 }
 
 /// Stores, publishes and confirms, again if claimed packs disappeared meanwhile.
@@ -124,16 +153,16 @@ fn passes(
     monitor: &dyn Monitor,
 ) -> Result<Created> {
     let mut store = new_store(repository, options)?;
-    let earlier = earlier(repository, options);
     let mut superseded: Option<ArchiveId> = None;
     for _ in 0..MAX_PASSES {
         store.writers = Some(Writers::start(repository)?);
-        let images = match store_all(&store, &mut sources, &earlier, stop, monitor) {
+        let images = match store_all(&store, &mut sources, options, stop, monitor) {
             Ok(images) => images,
             Err(error) => return Err(abandon(store.writers.take(), error)),
         };
-        let stream = sources.iter().any(|(_, source)| matches!(source, Source::Stream(_)));
-        let (members, warnings) = match finish_sources(std::mem::take(&mut sources), &images, stop) {
+        let stream = sources.iter().any(|open| matches!(open.source, Source::Stream(_)));
+        let finished = finish_sources(std::mem::take(&mut sources), images, options, stop);
+        let Finished { members, warnings, reused } = match finished {
             Ok(finished) => finished,
             Err(error) => return Err(abandon(store.writers.take(), error)),
         };
@@ -147,7 +176,8 @@ fn passes(
         let unconfirmed = session.confirm(&store.claimed.lock())?;
         let lost = lost_packs(repository, &record, &unconfirmed)?;
         if lost.is_empty() {
-            return Ok(Created { id: Some(id), record, warnings, resumed: store.counters.resumed() });
+            let resumed = store.counters.resumed();
+            return Ok(Created { id: Some(id), record, warnings, resumed, reused });
         }
         log::warn!(
             "a compaction removed {} packs that this backup relied on; what they held is stored again",
@@ -158,7 +188,7 @@ fn passes(
         }
         superseded = Some(id);
         store.bar(&lost);
-        sources = open_all(options)?;
+        sources = open_all(repository, options)?;
     }
     Err(Error::NeverConfirmed)
 }
@@ -166,13 +196,16 @@ fn passes(
 fn store_all(
     store: &Store<'_>,
     sources: &mut [OpenSource],
-    earlier: &[Option<Earlier>],
+    options: &CreateOptions,
     stop: &Stop,
     monitor: &dyn Monitor,
 ) -> Result<Vec<StoredImage>> {
+    let max_bad = MAX_BAD_RANGES / sources.len().max(1);
     let mut images = Vec::with_capacity(sources.len());
-    for ((name, source), earlier) in sources.iter_mut().zip(earlier) {
-        images.push(store_image(store, source, name.as_str(), earlier.as_ref(), stop, monitor)?);
+    for OpenSource { name, source, base, earlier } in sources {
+        let (what, base, earlier) = (name.as_str(), base.as_ref(), earlier.as_ref());
+        let reading = Reading { what, read_errors: options.read_errors, max_bad, base, earlier };
+        images.push(store_image(store, source, reading, stop, monitor)?);
     }
     Ok(images)
 }
@@ -180,49 +213,93 @@ fn store_all(
 /// Learns whether streams were whole and files stayed the same.
 fn finish_sources(
     sources: Vec<OpenSource>,
-    images: &[StoredImage],
+    images: Vec<StoredImage>,
+    options: &CreateOptions,
     stop: &Stop,
-) -> Result<(Vec<Member>, Vec<String>)> {
-    let mut warnings = Vec::new();
-    let mut members = Vec::with_capacity(images.len());
-    for ((name, source), image) in sources.into_iter().zip(images) {
-        let mut path = source.path_bytes().to_vec();
+) -> Result<Finished> {
+    let mut finished = Finished::default();
+    for (open, image) in sources.into_iter().zip(images) {
+        let mut path = open.source.path_bytes().to_vec();
         path.truncate(MAX_SOURCE_PATH);
         // Quoted and escaped: no name can drive a terminal.
         let shown = format!("{:?}", OsStr::from_bytes(&path));
-        members.push(Member {
-            name,
-            size: image.size,
-            data: image.data,
-            chunks: image.chunks,
-            logical_sector: source.logical_sector(),
-            physical_sector: source.physical_sector(),
-            source: SourceInfo { kind: source.kind().as_str().into(), path },
-            root: image.root,
-            bad: Vec::new(),
-            left_out: 0,
-            token: String::new(),
-            file: None,
-        });
-        if source.in_use() {
-            warnings.push(format!(
+        finished.warnings.extend(unread(&shown, &image)?);
+        if open.source.in_use() {
+            finished.warnings.push(format!(
                 "{shown} is in use; back up a snapshot of it, or the image may mix several moments"
             ));
         }
-        match source {
-            Source::Seekable(file) if file.changed_since_open() => {
-                warnings
-                    .push(format!("{shown} changed while it was read; the image may mix several moments"));
-            }
-            Source::Seekable(_) => {}
-            Source::Stream(stream) => {
-                let finished = stream.finish(&|| stop.is_raised());
-                stop.check()?;
-                finished?;
-            }
+        let has_changed = matches!(&open.source, Source::Seekable(file) if file.changed_since_open());
+        if has_changed {
+            finished
+                .warnings
+                .push(format!("{shown} changed while it was read; the image may mix several moments"));
+        }
+        finished.reused.extend(open.base.as_ref().and_then(|base| reused(&open.name, base, options)));
+        finished.members.push(member(&open, path, image, has_changed, options));
+        if let Source::Stream(stream) = open.source {
+            let ended = stream.finish(&|| stop.is_raised());
+            stop.check()?;
+            ended?;
         }
     }
-    Ok((members, warnings))
+    Ok(finished)
+}
+
+fn member(
+    open: &OpenSource,
+    path: Vec<u8>,
+    image: StoredImage,
+    has_changed: bool,
+    options: &CreateOptions,
+) -> Member {
+    let source = &open.source;
+    // What a map passed over was not read, so the file's state does not vouch for it.
+    let was_read = !has_changed && image.bad.is_empty() && options.changed.is_none();
+    let file = match source {
+        Source::Seekable(file) if was_read => file.settled_state(),
+        _ => None,
+    };
+    Member {
+        name: open.name.clone(),
+        size: image.size,
+        data: image.data,
+        chunks: image.chunks,
+        logical_sector: source.logical_sector(),
+        physical_sector: source.physical_sector(),
+        source: SourceInfo { kind: source.kind().as_str().into(), path },
+        root: image.root,
+        bad: image.bad.into_iter().map(|range| (range.start, range.end - range.start)).collect(),
+        left_out: 0,
+        token: token(options).to_owned(),
+        file,
+    }
+}
+
+/// What tells the state of the source: what the user says, else what the map leads to.
+fn token(options: &CreateOptions) -> &str {
+    let target = options.changed.as_ref().and_then(|changed| changed.map.target.as_deref());
+    if options.source_token.is_empty() { target.unwrap_or_default() } else { &options.source_token }
+}
+
+fn reused(name: &ArchiveName, base: &Base, options: &CreateOptions) -> Option<Reused> {
+    let is_unchanged = base.was_all() && options.changed.is_none();
+    let (archive, data) = (base.archive(), base.taken());
+    (is_unchanged || data > 0).then(|| Reused { member: name.clone(), archive, data, is_unchanged })
+}
+
+/// Tells what could not be read, if that is not all there is.
+fn unread(shown: &str, image: &StoredImage) -> Result<Option<String>> {
+    let bytes: u64 = image.bad.iter().map(|range| range.end - range.start).sum();
+    let Some(first) = image.bad.first() else { return Ok(None) };
+    if bytes >= image.size {
+        return Err(Error::NothingRead { what: shown.into() });
+    }
+    Ok(Some(format!(
+        "{bytes} bytes of {shown} in {} places could not be read and are zeros in the archive, the first at byte {}; 'copal info' lists them",
+        image.bad.len(),
+        first.start
+    )))
 }
 
 fn record(

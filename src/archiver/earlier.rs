@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use crate::format::name::ArchiveName;
+use super::create::{CreateOptions, OpenSource};
+use super::reuse::newest;
 use crate::image::Image;
 use crate::image::maps::Maps;
 use crate::repository::Repository;
-use crate::repository::archives::{chain, list_archives, read_record};
 use crate::repository::index::Places;
 
 /// Memory for maps and nodes, in bytes: each map is used once, by one worker.
@@ -21,31 +21,23 @@ pub(super) struct Earlier {
     image: Image,
 }
 
-impl Earlier {
-    /// The images of the newest archive of this name, for members of these names. What cannot be read is no help, and no harm.
-    pub(super) fn of(
-        repository: &Arc<Repository>,
-        name: &ArchiveName,
-        members: &[&ArchiveName],
-    ) -> Vec<Option<Self>> {
-        let nothing = || members.iter().map(|_| None).collect();
-        let listed = list_archives(repository.objects()).unwrap_or_default();
-        let Some(last) = listed.iter().rev().find(|archive| archive.name == *name) else { return nothing() };
-        let record = match read_record(repository.objects(), last.id()) {
-            Ok(record) => record,
-            Err(error) => {
-                log::info!("the archive before cannot be read: {}", chain(&error));
-                return nothing();
-            }
-        };
-        let image = |member: &&ArchiveName| {
-            let member = record.members.iter().find(|elder| elder.name == **member)?;
+/// Gives each source the image that the last archive of the name has of it. What cannot be read is no help, and no harm.
+pub(super) fn find_earlier(
+    repository: &Arc<Repository>,
+    options: &CreateOptions,
+    sources: &mut [OpenSource],
+) {
+    let Ok(Some((_, record))) = newest(repository, &options.name) else { return };
+    for source in sources {
+        let member = record.members.iter().find(|member| member.name == source.name);
+        source.earlier = member.map(|member| {
             let image = Image::of(member, repository.config().span_shift);
-            Some(Self { maps: Maps::new(repository.clone(), CACHE), image })
-        };
-        members.iter().map(image).collect()
+            Earlier { maps: Maps::new(repository.clone(), CACHE), image }
+        });
     }
+}
 
+impl Earlier {
     /// Where chunks lie that this span had.
     pub(super) fn places(&self, span: u64) -> Places {
         let map = self.maps.span(&self.image, span).ok().flatten();

@@ -4,9 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::id::RepositoryId;
+use crate::id::{ArchiveId, RepositoryId};
 use crate::repository;
-use crate::source::SourceError;
+use crate::source::{MapError, SourceError};
 use crate::task::Stopped;
 
 /// A result of the archiver.
@@ -64,6 +64,36 @@ pub enum Error {
         /// Why.
         #[source]
         source: Arc<repository::Error>,
+    },
+    /// Nothing of a source could be read.
+    #[error("nothing of {what} can be read, so there is nothing to back up: check that it is attached")]
+    NothingRead {
+        /// Which source.
+        what: String,
+    },
+    /// An archive cannot be what changes are counted from.
+    #[error("archive #{base} cannot be the base: {reason}")]
+    Base {
+        /// Which archive.
+        base: ArchiveId,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A map of changed blocks does not fit the source.
+    #[error("the map of changed blocks cannot be used")]
+    Map(#[from] MapError),
+    /// A map of changed blocks passed over something that changed.
+    #[error(
+        "bytes {offset} to {end} of the source are not what archive #{base} has there, though the map of changed blocks does not name them: \
+         the map is wrong, or counts from another state; back up without it"
+    )]
+    WrongMap {
+        /// The base.
+        base: ArchiveId,
+        /// Where the difference lies, in bytes.
+        offset: u64,
+        /// Where it ends at the latest.
+        end: u64,
     },
     /// A repository cannot be copied to itself.
     #[error(

@@ -9,24 +9,42 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::base::Base;
 use super::earlier::Earlier;
 use super::error::{Error, Result};
+use super::salvage::{Careful, ReadErrors};
 use super::span::{Scratch, SpanOutcome, Store};
 use super::{Monitor, Stop};
 use crate::extent::{HOLE_UNIT, span_len};
 use crate::format::limits::MAX_IMAGE;
 use crate::format::record::Root;
 use crate::image::tree_writer::TreeWriter;
-use crate::source::{Seekable, Source, SourceKind, Stream};
+use crate::source::{Source, SourceKind, Stream};
 use crate::task::workers;
 
 /// What a pass over one source made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StoredImage {
     pub(super) size: u64,
     pub(super) data: u64,
     pub(super) chunks: u64,
     pub(super) root: Option<Root>,
+    /// What could not be read, and is zeros.
+    pub(super) bad: Vec<Range<u64>>,
+}
+
+/// How a source is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading<'a> {
+    /// What it is called.
+    pub(super) what: &'a str,
+    pub(super) read_errors: ReadErrors,
+    /// How many ranges that could not be read are told.
+    pub(super) max_bad: usize,
+    /// What need not be read.
+    pub(super) base: Option<&'a Base>,
+    /// What it is likely to resemble.
+    pub(super) earlier: Option<&'a Earlier>,
 }
 
 /// A span to store, with its place in the order of spans handed out.
@@ -59,11 +77,11 @@ pub(super) struct Done {
 pub(super) fn store_image(
     store: &Store<'_>,
     source: &mut Source,
-    what: &str,
-    earlier: Option<&Earlier>,
+    reading: Reading<'_>,
     stop: &Stop,
     monitor: &dyn Monitor,
 ) -> Result<StoredImage> {
+    let Reading { what, base, .. } = reading;
     let span_shift = store.repository.config().span_shift;
     let (seekable, stream) = match source {
         Source::Seekable(seekable) => (Some(&*seekable), None),
@@ -77,17 +95,30 @@ pub(super) fn store_image(
     }
     let dispatch = move |jobs: &Sender<Job>| match (seekable, stream) {
         (Some(seekable), _) => {
-            let mut data_range = |from| Ok(seekable.data_ranges(from));
+            let mut data_range = |from| {
+                Ok(base.map_or_else(|| seekable.data_ranges(from), |base| base.data_range(seekable, from)))
+            };
             dispatch_ranges(seekable.len(), &mut data_range, span_shift, jobs, stop)
         }
         (None, Some(stream)) => dispatch_stream(stream, what, span_shift, jobs, stop),
         (None, None) => Ok(0),
     };
+    let careful = seekable.map(|source| Careful::new(source, reading.read_errors, stop));
     let work = |job: Job, (buffer, scratch): &mut (Vec<u8>, Scratch)| {
-        scratch.places = earlier.map(|earlier| earlier.places(job.span)).unwrap_or_default();
-        store_span(store, seekable, span_shift, job, buffer, scratch)
+        if let (Some(base), Some(source)) = (base, &careful)
+            && let Some(outcome) = base.take_over(store, source, job.span)?
+        {
+            let end = base.span_end(job.span);
+            return Ok(Done { order: job.order, span: job.span, end, outcome: Some(outcome) });
+        }
+        scratch.places = reading.earlier.map(|earlier| earlier.places(job.span)).unwrap_or_default();
+        store_span(store, careful.as_ref(), span_shift, job, buffer, scratch)
     };
-    in_parallel(store, dispatch, work, stop, monitor)
+    let stored = in_parallel(store, dispatch, work, stop, monitor)?;
+    Ok(StoredImage {
+        bad: careful.map_or_else(Vec::new, |source| source.into_bad(reading.max_bad)),
+        ..stored
+    })
 }
 
 /// Lets one worker per core do what `dispatch` hands out, and puts what they make of it in order into the tree. `dispatch` returns the size
@@ -220,7 +251,7 @@ fn run<J, W: Default>(
 
 fn store_span(
     store: &Store<'_>,
-    source: Option<&Seekable>,
+    source: Option<&Careful<'_>>,
     span_shift: u8,
     job: Job,
     buffer: &mut Vec<u8>,
@@ -237,9 +268,9 @@ fn store_span(
                 let range = (part.start - base) as usize..(part.end - base) as usize;
                 source.read_at(part.start, &mut buffer[range.clone()])?;
                 store.counters.read.fetch_add(range.len() as u64, Ordering::Relaxed);
-                if source.kind() == SourceKind::Device {
+                if source.source.kind() == SourceKind::Device {
                     // A disk's pages are of no use to anybody; a file's may be.
-                    source.drop_behind(part);
+                    source.source.drop_behind(part);
                 }
                 present.push(range);
             }
@@ -279,7 +310,7 @@ impl Collected<'_> {
 
     fn finish(self, size: u64) -> Result<StoredImage> {
         let root = self.tree.finish(size)?;
-        Ok(StoredImage { size, data: self.data, chunks: self.chunks, root })
+        Ok(StoredImage { size, data: self.data, chunks: self.chunks, root, bad: Vec::new() })
     }
 }
 

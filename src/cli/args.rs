@@ -9,6 +9,7 @@ mod key;
 mod list;
 mod prune;
 mod rename;
+mod reuse;
 mod tag;
 
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ pub(super) use delete::DeleteArgs;
 pub(super) use list::ListCommandArgs;
 pub(super) use prune::PruneArgs;
 pub(super) use rename::RenameArgs;
+pub(super) use reuse::{ReadErrorsArg, ReuseArgs};
 pub(super) use tag::TagArgs;
 
 use super::output::parse_size;
@@ -63,7 +65,11 @@ Examples:
   copal create /srv/backups::web01 /dev/vg0/web01-snap
   copal create /srv/backups::db01 vda=/dev/vg0/db-root vdb=/dev/vg0/db-data domain.xml=/etc/libvirt/qemu/db01.xml
   ssh host dd if=/dev/sda bs=1M | copal create /srv/backups::host -
-  copal create /srv/backups::host --command -- ssh host dd if=/dev/sda bs=1M")]
+  copal create /srv/backups::host --command -- ssh host dd if=/dev/sda bs=1M
+  copal create /srv/backups::old --read-errors=zero /dev/sdb
+  copal create /srv/backups::web01 --changed-map delta.xml --base web01 --source-token 13 /dev/vg0/web01-snap
+A file whose size, times, inode and device are those of the last archive of this name is not read again. A map of changed
+blocks (docs/recipes.md) is believed only after a part of what it leaves out was compared with the base.")]
     Create(CreateArgs),
     /// Copy archives to another repository, sealed under its keys
     #[command(after_help = "\
@@ -219,6 +225,8 @@ pub(super) struct CreateArgs {
     /// Print one JSON document
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) reuse: ReuseArgs,
     #[command(flatten)]
     pub(super) secrets: SecretArgs,
 }

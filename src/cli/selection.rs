@@ -1,6 +1,6 @@
 //! Which archives a command changes: those that were said, and never several by accident.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use anyhow::bail;
 
@@ -15,23 +15,25 @@ use crate::repository::reference::Reference;
 pub(super) fn references(location: &Location, more: &[OsString]) -> anyhow::Result<Vec<Reference>> {
     let mut references = vec![Reference::parse(location.required_reference()?)?];
     for argument in more {
-        let text = match argument.to_str() {
-            Some(text) if !text.contains("::") => text.to_owned(),
-            _ => {
-                let other = Location::parse(Some(argument))?;
-                if other.repository != location.repository {
-                    bail!(
-                        "{} is another repository than {}: name one in each command",
-                        other.repository.display(),
-                        location.repository.display()
-                    );
-                }
-                other.required_reference()?.to_owned()
-            }
-        };
-        references.push(Reference::parse(&text)?);
+        references.push(reference(location, argument)?);
     }
     Ok(references)
+}
+
+/// A further reference to archives of a command's repository, with or without that in front.
+pub(super) fn reference(location: &Location, argument: &OsStr) -> anyhow::Result<Reference> {
+    if let Some(text) = argument.to_str().filter(|text| !text.contains("::")) {
+        return Ok(Reference::parse(text)?);
+    }
+    let other = Location::parse(Some(argument))?;
+    if other.repository != location.repository {
+        bail!(
+            "{} is another repository than {}: name one in each command",
+            other.repository.display(),
+            location.repository.display()
+        );
+    }
+    Ok(Reference::parse(other.required_reference()?)?)
 }
 
 /// The archives that are meant, each once, oldest first, as `archives` are. A name or pattern that fits several needs `all`.

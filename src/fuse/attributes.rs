@@ -75,7 +75,27 @@ pub fn blocks_of(data: u64) -> u64 {
     data.div_ceil(512)
 }
 
-/// The extended attributes of an image: the archive's facts, as text.
+/// The extended attribute that tells which bytes of the source could not be read, and are zeros.
+pub const BAD_RANGES: &str = "user.copal.bad_ranges";
+/// The longest value of it, in bytes: the kernel takes 64 KiB, of which the last words take some.
+const MAX_BAD_RANGES_TEXT: usize = 65_000;
+
+/// Ranges of (offset, length) as `4096+512,…`; nothing if there are none. Of very many the first are told, and how many follow.
+#[must_use]
+pub fn bad_ranges(ranges: &[(u64, u64)]) -> Vec<u8> {
+    let mut text = String::new();
+    for (told, (offset, len)) in ranges.iter().enumerate() {
+        if text.len() > MAX_BAD_RANGES_TEXT {
+            text.push_str(&format!(",and {} more", ranges.len() - told));
+            break;
+        }
+        text.push_str(if told == 0 { "" } else { "," });
+        text.push_str(&format!("{offset}+{len}"));
+    }
+    text.into_bytes()
+}
+
+/// The extended attributes of an image that cost nothing: the archive's facts, as text.
 #[must_use]
 pub fn extended(archive: &Archive, member: usize) -> Vec<(String, Vec<u8>)> {
     let mut all = vec![
@@ -103,6 +123,18 @@ mod tests {
         assert_eq!(owner.mode_of(Kind::File), 0o444);
         assert_eq!(owner.mode_of(Kind::Directory), 0o555);
         assert_eq!(Ownership { mode: 0o400, ..owner }.mode_of(Kind::Directory), 0o500);
+    }
+
+    #[test]
+    fn bad_ranges_are_told_as_far_as_the_kernel_takes_them() {
+        assert_eq!(bad_ranges(&[]), b"");
+        assert_eq!(bad_ranges(&[(4096, 512), (1 << 40, 4096)]), b"4096+512,1099511627776+4096");
+        let many: Vec<_> = (0..16384).map(|n| (n << 40, 4096)).collect();
+        let text = String::from_utf8(bad_ranges(&many)).expect("text");
+        assert!(text.len() < 1 << 16 && text.ends_with(" more"), "{} bytes", text.len());
+        let (told, more) = text.rsplit_once(",and ").expect("it is cut");
+        let more: usize = more.trim_end_matches(" more").parse().expect("a number");
+        assert_eq!(told.split(',').count() + more, many.len());
     }
 
     #[test]

@@ -308,17 +308,16 @@ impl Filesystem for Kernel {
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let find = || {
-            let all = self.tree.extended(ino.0)?;
-            let found = all.into_iter().find(|(key, _)| key.as_bytes() == name.as_bytes());
-            sized(found.ok_or(Errno::NO_ATTRIBUTE)?.1, size)
+            let found = self.tree.attribute(ino.0, name.as_bytes())?;
+            sized(found.ok_or(Errno::NO_ATTRIBUTE)?, size)
         };
         answer!(reply, find(), |reply, value| send_sized(reply, value, size));
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let list = || {
-            let all = self.tree.extended(ino.0)?;
-            let names = all.into_iter().flat_map(|(key, _)| [key.into_bytes(), vec![0]].concat()).collect();
+            let all = self.tree.attribute_names(ino.0)?;
+            let names = all.into_iter().flat_map(|name| [name.into_bytes(), vec![0]].concat()).collect();
             sized(names, size)
         };
         answer!(reply, list(), |reply, value| send_sized(reply, value, size));

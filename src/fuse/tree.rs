@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use unicode_normalization::UnicodeNormalization;
 
-use super::attributes::{Attributes, Kind, blocks_of, extended, system_time};
+use super::attributes::{Attributes, BAD_RANGES, Kind, bad_ranges, blocks_of, extended, system_time};
 use super::errno::Errno;
 use super::names::{archive_names, member_names};
 use super::stats::{STATS_DIRECTORY, STATS_FILE};
@@ -190,13 +190,37 @@ impl Tree {
         }
     }
 
-    /// The extended attributes of an inode: only images have some.
+    /// The value of an extended attribute, if the inode has it: only images have some.
+    ///
+    /// # Errors
+    /// [`Errno::STALE`], [`Errno::IO`].
+    pub fn attribute(&self, inode: u64, name: &[u8]) -> std::result::Result<Option<Vec<u8>>, Errno> {
+        let (archive, member) = match self.image(inode) {
+            Err(Errno::INVALID) => return Ok(None),
+            image => image?,
+        };
+        if name == BAD_RANGES.as_bytes() {
+            // Only the record has them, and only who asks for them pays for reading it.
+            let record = self.repository.record(archive.id()).map_err(|error| {
+                log::error!("archive {}: {}", archive.id(), chain(&error));
+                Errno::IO
+            })?;
+            return Ok(record.members.get(member).map(|member| bad_ranges(&member.bad)));
+        }
+        let all = extended(&archive, member);
+        Ok(all.into_iter().find(|(key, _)| key.as_bytes() == name).map(|(_, value)| value))
+    }
+
+    /// The names of an inode's extended attributes.
     ///
     /// # Errors
     /// [`Errno::STALE`].
-    pub fn extended(&self, inode: u64) -> std::result::Result<Vec<(String, Vec<u8>)>, Errno> {
+    pub fn attribute_names(&self, inode: u64) -> std::result::Result<Vec<String>, Errno> {
         match &self.current().node(inode)?.entry {
-            Entry::Image(archive, member) => Ok(extended(archive, *member)),
+            Entry::Image(archive, member) => {
+                let cheap = extended(archive, *member).into_iter().map(|(name, _)| name);
+                Ok(cheap.chain([BAD_RANGES.to_owned()]).collect())
+            }
             _ => Ok(Vec::new()),
         }
     }

@@ -22,6 +22,17 @@ pub struct LocatedMap {
     pub locations: Vec<Location>,
 }
 
+/// A span map, and where it lies itself.
+#[derive(Debug, Clone)]
+pub struct PlacedMap {
+    /// Its id.
+    pub id: BlobId,
+    /// Where its tree says that it lies.
+    pub location: Location,
+    /// The map.
+    pub map: Arc<LocatedMap>,
+}
+
 /// A node with the places of its children.
 #[derive(Debug)]
 pub(super) struct LocatedNode {
@@ -72,15 +83,65 @@ impl Maps {
     /// # Errors
     /// [`Error::LostBlob`] and the like.
     pub fn span(&self, image: &Image, span: u64) -> Result<Option<Arc<LocatedMap>>, Arc<Error>> {
+        let Some((child, location)) = self.found(image, span)? else { return Ok(None) };
+        self.map(image, span, &child, location).map(Some)
+    }
+
+    /// What leads to the map of a span.
+    fn found(&self, image: &Image, span: u64) -> Result<Option<Found>, Arc<Error>> {
         let Some(mut node) = self.root(image)? else { return Ok(None) };
         loop {
             let level = node.node.level;
             let Some((child, location)) = node.child(slot(span, level)) else { return Ok(None) };
             if level == 0 {
-                return self.map(image, span, &child, location).map(Some);
+                return Ok(Some((child, location)));
             }
             node = self.node(level - 1, &child, location)?;
         }
+    }
+
+    /// The map of a span with its own id and place; `None` if all of it is a hole.
+    ///
+    /// # Errors
+    /// As [`Self::span`].
+    pub fn placed(&self, image: &Image, span: u64) -> Result<Option<PlacedMap>, Arc<Error>> {
+        let Some((child, location)) = self.found(image, span)? else { return Ok(None) };
+        let map = self.map(image, span, &child, location)?;
+        Ok(Some(PlacedMap { id: child.id, location, map }))
+    }
+
+    /// The first span at or after `from` that is not all hole. Reads nodes only.
+    ///
+    /// # Errors
+    /// As [`Self::span`].
+    pub fn next_span(&self, image: &Image, from: u64) -> Result<Option<u64>, Arc<Error>> {
+        let Some(root) = self.root(image)? else { return Ok(None) };
+        self.span_beneath(image, &root, 0, from)
+    }
+
+    fn span_beneath(
+        &self,
+        image: &Image,
+        node: &LocatedNode,
+        first_span: u64,
+        from: u64,
+    ) -> Result<Option<u64>, Arc<Error>> {
+        let level = node.node.level;
+        // The slot of `from`, if it lies beneath; all slots, if it lies before.
+        let least = if from > first_span { slot_beneath(from - first_span, level) } else { 0 };
+        let least = node.node.children.partition_point(|child| u64::from(child.slot) < least);
+        for (child, location) in node.iter().skip(least) {
+            let (span, _) = reach(image, node, first_span, &child);
+            if level == 0 {
+                return Ok(Some(span));
+            }
+            let below = self.node(level - 1, &child, location)?;
+            let found = self.span_beneath(image, &below, span, from)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     pub(super) fn root(&self, image: &Image) -> Result<Option<Arc<LocatedNode>>, Arc<Error>> {
@@ -242,6 +303,11 @@ impl LocatedNode {
 /// In which slot of a node of `level` a span lies.
 fn slot(span: u64, level: u8) -> u8 {
     (span >> (8 * u32::from(level)) & 0xff) as u8
+}
+
+/// Which slot of a node of `level` holds the span that is so many behind the node's first one; more than any slot, if none does.
+fn slot_beneath(spans: u64, level: u8) -> u64 {
+    spans >> (8 * u32::from(level))
 }
 
 /// The first span beneath a child, and the image offset where it ends.

@@ -7,6 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use rustix::io::Errno;
+
 /// A source that cannot be opened, read or finished.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -50,7 +52,7 @@ pub enum SourceError {
     },
     /// The medium gave an error.
     #[error(
-        "cannot read {path:?} at byte {offset}: check the device's health, or copy it with ddrescue first"
+        "cannot read {path:?} at byte {offset}: check the device's health and copy it with ddrescue first, or take what can be read with --read-errors=zero"
     )]
     Read {
         /// Where the source is.
@@ -120,7 +122,18 @@ pub enum SourceError {
     },
 }
 
+/// What the system says where a part of a medium cannot be read: a bad block, a failed checksum, a lost path to it. Not that the device is gone.
+const BAD_MEDIUM: [Errno; 6] =
+    [Errno::IO, Errno::NODATA, Errno::ILSEQ, Errno::BADMSG, Errno::REMOTEIO, Errno::TIMEDOUT];
+
 impl SourceError {
+    /// The first byte that the medium would not give, where others may still be read.
+    #[must_use]
+    pub fn bad_medium_at(&self) -> Option<u64> {
+        let Self::Read { offset, source, .. } = self else { return None };
+        Errno::from_io_error(source).filter(|errno| BAD_MEDIUM.contains(errno)).map(|_| *offset)
+    }
+
     /// Sorts an error from opening `path`.
     pub(super) fn opening(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();

@@ -2,20 +2,45 @@
 //!
 //! A file is opened without updating its access time where the system permits it (the owner and root may), since a
 //! backup should leave no trace. The kernel is told that reading will be sequential.
+//!
+//! A file is *settled* if whatever is written to it from now on changes its times: then equal times mean equal content. Its times lie further back than any
+//! file system's clock is coarse, are those of this machine's clock, and its pages are clean, so that a write through a mapping of it is noticed as well.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{Advice, OFlags, fadvise};
+use rustix::fs::{Advice, OFlags, fadvise, fstatfs};
 
 use super::{Seekable, SourceError, not_an_image};
+use crate::format::record::FileState;
+use crate::repository::now;
+
+/// How long ago a file's times must lie, in ns: FAT counts in 2 s, everything else in 10 ms at most.
+const COARSEST_CLOCK: i64 = 2_000_000_000;
+
+/// File systems whose files' times are another machine's, or do not change with every write: NFS, NCP, SMB and CIFS, SMB2, 9P, Ceph, AFS, FUSE; tmpfs and ramfs,
+/// which do not notice writes through mappings.
+const TELL_NOTHING: [u32; 10] = [
+    0x6969,
+    0x517b,
+    0xff53_4d42,
+    0xfe53_4d42,
+    0x0102_1997,
+    0x00c3_6400,
+    0x5346_414f,
+    0x6573_5546,
+    0x0102_1994,
+    0x8584_58f6,
+];
 
 /// Opens the regular file at `path`.
 pub(super) fn open(path: &Path) -> Result<Seekable, SourceError> {
     let error = |source| SourceError::opening(path, source);
     let file = open_quietly(path).map_err(error)?;
+    // Before its times are looked at.
+    let began = now();
     let metadata = file.metadata().map_err(error)?;
     if !metadata.is_file() {
         // It was replaced since its type was looked up.
@@ -24,7 +49,19 @@ pub(super) fn open(path: &Path) -> Result<Seekable, SourceError> {
     let absolute = std::path::absolute(path).map_err(error)?;
     // Advice that is refused changes nothing but speed.
     let _ = fadvise(&file, 0, None, Advice::Sequential);
-    Ok(Seekable::file(file, absolute, metadata.len(), Fingerprint::of(&metadata)))
+    let fingerprint = Fingerprint::of(&metadata);
+    let is_settled = fingerprint.is_settled(began) && settles(&file, &fingerprint);
+    Ok(Seekable::file(file, absolute, metadata.len(), fingerprint, is_settled))
+}
+
+/// Makes pages of a file clean that were written through a mapping, since only the first write to a clean page changes the file's times. False where times
+/// tell nothing, and where that fails.
+fn settles(file: &File, before: &Fingerprint) -> bool {
+    let tells = fstatfs(file).is_ok_and(|found| {
+        // The type is a signed word on some machines; only its lower half is used.
+        !TELL_NOTHING.contains(&(found.f_type as u32))
+    });
+    tells && file.sync_data().is_ok() && file.metadata().is_ok_and(|now| Fingerprint::of(&now) == *before)
 }
 
 /// Opens for reading, without touching the access time if that is allowed.
@@ -58,9 +95,48 @@ impl Fingerprint {
         }
     }
 
+    /// Whether its times lie further before `now`, in ns since 1970, than any clock is coarse.
+    fn is_settled(&self, now: i64) -> bool {
+        let nanoseconds = |(seconds, rest): (i64, i64)| seconds.checked_mul(1_000_000_000)?.checked_add(rest);
+        let lies_back = |time| {
+            nanoseconds(time)
+                .is_some_and(|time| time.checked_add(COARSEST_CLOCK).is_some_and(|time| time < now))
+        };
+        lies_back(self.modified) && lies_back(self.changed)
+    }
+
+    /// As archive records hold it.
+    pub(super) fn state(&self) -> FileState {
+        let nanoseconds =
+            |(seconds, rest): (i64, i64)| seconds.wrapping_mul(1_000_000_000).wrapping_add(rest);
+        FileState {
+            device: self.device,
+            inode: self.inode,
+            modified: nanoseconds(self.modified),
+            changed: nanoseconds(self.changed),
+        }
+    }
+
     /// Whether `file`, or what now stands at `path`, differs from this. What cannot be looked at counts as changed.
     pub(super) fn differs(&self, file: &File, path: &Path) -> bool {
         let same = |metadata: io::Result<Metadata>| metadata.is_ok_and(|now| Self::of(&now) == *self);
         !(same(file.metadata()) && same(fs::metadata(path)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_must_lie_back_further_than_clocks_are_coarse() {
+        let at = |modified, changed| Fingerprint { device: 1, inode: 2, len: 3, modified, changed };
+        let now = 100_000_000_000;
+        assert!(at((97, 999_999_999), (97, 0)).is_settled(now));
+        assert!(!at((98, 0), (97, 0)).is_settled(now), "it may be written to again within the same 2 s");
+        assert!(!at((97, 0), (98, 0)).is_settled(now), "its times were set by hand just now");
+        assert!(!at((500, 0), (97, 0)).is_settled(now), "the clock was set back");
+        assert!(at((-5, 0), (0, 0)).is_settled(now));
+        assert!(!at((i64::MAX, 0), (0, 0)).is_settled(now) && !at((0, 0), (i64::MIN, 0)).is_settled(now));
     }
 }

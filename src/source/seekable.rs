@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use super::device::DeviceFacts;
 use super::file::Fingerprint;
 use super::{SourceError, SourceKind};
+use crate::format::record::FileState;
 
 /// A source with a length, read at offsets by any number of threads.
 #[derive(Debug)]
@@ -33,13 +34,13 @@ pub struct Seekable {
 
 #[derive(Debug)]
 enum Origin {
-    File(Fingerprint),
+    File { before: Fingerprint, is_settled: bool },
     Device(DeviceFacts),
 }
 
 impl Seekable {
-    pub(super) fn file(file: File, path: PathBuf, len: u64, fingerprint: Fingerprint) -> Self {
-        Self { file, path, len, origin: Origin::File(fingerprint), finds_holes: Mutex::new(true) }
+    pub(super) fn file(file: File, path: PathBuf, len: u64, before: Fingerprint, is_settled: bool) -> Self {
+        Self { file, path, len, origin: Origin::File { before, is_settled }, finds_holes: Mutex::new(true) }
     }
 
     pub(super) fn device(file: File, path: PathBuf, len: u64, facts: DeviceFacts) -> Self {
@@ -137,14 +138,24 @@ impl Seekable {
     /// device, which does not tell.
     #[must_use]
     pub fn changed_since_open(&self) -> bool {
-        matches!(&self.origin, Origin::File(before) if before.differs(&self.file, &self.path))
+        matches!(&self.origin, Origin::File { before, .. } if before.differs(&self.file, &self.path))
+    }
+
+    /// The regular file that was opened, as long as equal states of it mean equal content: not if it was written to in the last moments, or lies where times
+    /// tell nothing.
+    #[must_use]
+    pub fn settled_state(&self) -> Option<FileState> {
+        match &self.origin {
+            Origin::File { before, is_settled: true } => Some(before.state()),
+            _ => None,
+        }
     }
 
     /// A file or a device.
     #[must_use]
     pub fn kind(&self) -> SourceKind {
         match self.origin {
-            Origin::File(_) => SourceKind::File,
+            Origin::File { .. } => SourceKind::File,
             Origin::Device(_) => SourceKind::Device,
         }
     }
@@ -181,7 +192,7 @@ impl Seekable {
 
     fn facts(&self) -> Option<&DeviceFacts> {
         match &self.origin {
-            Origin::File(_) => None,
+            Origin::File { .. } => None,
             Origin::Device(facts) => Some(facts),
         }
     }

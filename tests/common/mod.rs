@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use copal::archiver::create::{CreateOptions, Created, create};
-use copal::archiver::{Silent, Stop};
+use copal::archiver::{ReadErrors, Silent, Stop};
 use copal::codec::compress::Compression;
 use copal::codec::keys::BlobKind;
 use copal::format::config::ChunkerParams;
@@ -63,6 +63,10 @@ pub(crate) fn options(archive: &str, sources: &[&Path]) -> CreateOptions {
         compression: Compression::default(),
         chunker: None,
         dry_run: false,
+        read_errors: ReadErrors::Stop,
+        force_read: false,
+        source_token: String::new(),
+        changed: None,
     }
 }
 

@@ -1,21 +1,23 @@
 //! `copal create`.
 
+mod reuse;
+
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, anyhow, bail};
 use serde_json::json;
 
-use crate::archiver::Error;
 use crate::archiver::create::{CreateOptions, Created, create};
-use crate::cli::args::CreateArgs;
+use crate::archiver::{Error, ReadErrors};
+use crate::cli::args::{CreateArgs, ReadErrorsArg};
 use crate::cli::exit::is_broken_pipe;
 use crate::cli::location::Location;
 use crate::cli::output::{self, rfc3339, size, time};
 use crate::cli::progress::Progress;
 use crate::cli::repository::Opened;
 use crate::cli::signals;
-use crate::format::limits::{MAX_COMMENT, MAX_MEMBERS, MAX_NAME, MAX_TAGS};
+use crate::format::limits::{MAX_COMMENT, MAX_MEMBERS, MAX_NAME, MAX_TAGS, MAX_TOKEN};
 use crate::format::name::ArchiveName;
 use crate::repository::reference::parse_moment;
 use crate::source::{SourceSpec, default_member_name};
@@ -23,8 +25,9 @@ use crate::source::{SourceSpec, default_member_name};
 pub(in crate::cli) fn run(args: &CreateArgs) -> anyhow::Result<()> {
     let location = Location::parse(Some(&args.location))?;
     let name = ArchiveName::new(location.required_reference()?)?;
-    let options = options(args, name)?;
+    let mut options = options(args, name)?;
     let opened = Opened::at(&location.repository, &args.secrets)?;
+    options.changed = reuse::changed(&args.reuse, &location, &opened)?;
     let stop = signals::stop()?;
     let progress = Progress::new(true, args.json);
     let created = create(&opened.repository, &options, &stop, &progress);
@@ -55,6 +58,13 @@ fn options(args: &CreateArgs, name: ArchiveName) -> anyhow::Result<CreateOptions
     if args.tags.len() > MAX_TAGS {
         bail!("{} tags are too many, {MAX_TAGS} are allowed", args.tags.len());
     }
+    if args.reuse.source_token.len() > MAX_TOKEN {
+        bail!("the source's token is {} bytes long, {MAX_TOKEN} are allowed", args.reuse.source_token.len());
+    }
+    let read_errors = match args.reuse.read_errors {
+        ReadErrorsArg::Stop => ReadErrors::Stop,
+        ReadErrorsArg::Zero => ReadErrors::Zero,
+    };
     let time = args.timestamp.as_deref().map(parse_moment).transpose().map_err(anyhow::Error::msg)?;
     Ok(CreateOptions {
         name,
@@ -65,6 +75,10 @@ fn options(args: &CreateArgs, name: ArchiveName) -> anyhow::Result<CreateOptions
         compression: args.compression,
         chunker: args.chunker,
         dry_run: args.dry_run,
+        read_errors,
+        force_read: args.reuse.force_read,
+        source_token: args.reuse.source_token.clone(),
+        changed: None,
     })
 }
 
@@ -137,6 +151,8 @@ fn report(args: &CreateArgs, created: &Created) -> anyhow::Result<()> {
     let record = &created.record;
     let stats = record.stats;
     let data: u64 = record.members.iter().map(|member| member.data).sum();
+    let bad = record.members.iter().flat_map(|member| &member.bad);
+    let unread: u64 = bad.map(|(_, len)| len).sum();
     let seconds = (record.finished - record.started) as f64 / 1e9;
     if args.json {
         return output::json(&json!({
@@ -144,7 +160,8 @@ fn report(args: &CreateArgs, created: &Created) -> anyhow::Result<()> {
             "read": stats.read, "new_chunks": stats.new_chunks, "new_plain": stats.new_plain,
             "new_stored": stats.new_sealed, "reused_chunks": stats.reused_chunks,
             "resumed_chunks": created.resumed.chunks, "resumed_plain": created.resumed.plain, "seconds": seconds,
-            "dry_run": created.id.is_none(), "warnings": created.warnings,
+            "dry_run": created.id.is_none(), "warnings": created.warnings, "unread": unread,
+            "reused": created.reused.iter().map(reuse::document).collect::<Vec<_>>(),
         }));
     }
     let resumed = (created.resumed.chunks > 0).then(|| {
@@ -168,7 +185,7 @@ fn report(args: &CreateArgs, created: &Created) -> anyhow::Result<()> {
         format!("Chunks    {} new, {} already there", stats.new_chunks, stats.reused_chunks),
         format!("Stored    {} for {} of new data", size(stats.new_sealed), size(stats.new_plain)),
     ];
-    output::lines(lines.into_iter().chain(resumed))
+    output::lines(lines.into_iter().chain(created.reused.iter().map(reuse::line)).chain(resumed))
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ use crate::repository::reference::Reference;
 
 /// Memory for looking at images, in bytes.
 const CACHE: usize = 32 << 20;
+/// How many places that could not be read are shown.
+const SHOWN_UNREAD: usize = 10;
 
 pub(in crate::cli) fn run(args: &ListArgs) -> anyhow::Result<()> {
     let location = Location::parse(args.location.as_deref())?;
@@ -182,7 +184,7 @@ fn document(
             "name": member.name, "size": member.size, "data": member.data, "chunks": member.chunks,
             "logical_sector": member.logical_sector, "physical_sector": member.physical_sector,
             "source": { "kind": member.source.kind, "path": escaped(&member.source.path) },
-            "partitions": table, "unread": member.bad,
+            "partitions": table, "unread": member.bad, "source_token": member.token,
         })
     });
     document["members"] = members.collect();
@@ -223,6 +225,10 @@ fn member_lines(member: &Member, table: Option<&Table>) -> Vec<String> {
             member.logical_sector, member.physical_sector
         ));
     }
+    if !member.token.is_empty() {
+        lines.push(format!("State        {}", escaped(member.token.as_bytes())));
+    }
+    lines.extend(unread_lines(member));
     let Some(table) = table else { return lines };
     match (table.kind, &table.filesystem) {
         (TableKind::None, None) => lines.push("Partitions   none recognised".into()),
@@ -234,6 +240,24 @@ fn member_lines(member: &Member, table: Option<&Table>) -> Vec<String> {
     }
     lines.extend(table.partitions.iter().map(partition_line));
     lines.extend(table.notes.iter().map(|note| format!("  note: {note}")));
+    lines
+}
+
+/// What could not be read of a member's source: the first places; JSON has them all.
+fn unread_lines(member: &Member) -> Vec<String> {
+    if member.bad.is_empty() {
+        return Vec::new();
+    }
+    let bytes = member.bad.iter().map(|(_, len)| len).sum();
+    let places = output::count(member.bad.len() as u64, "place");
+    let mut lines =
+        vec![format!("UNREAD       {} in {places}: could not be read, and are zeros", size(bytes))];
+    let shown = member.bad.iter().take(SHOWN_UNREAD);
+    lines.extend(shown.map(|(offset, len)| format!("  offset {offset:>13}  {:>10}", size(*len))));
+    let left = member.bad.len().saturating_sub(SHOWN_UNREAD);
+    if left > 0 {
+        lines.push(format!("  and {} more: see --json", output::count(left as u64, "place")));
+    }
     lines
 }
 

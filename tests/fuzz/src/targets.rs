@@ -1,6 +1,7 @@
 //! The targets: one file for each kind of input, one line for each target.
 
 mod blobs;
+mod changed_map;
 mod command_line;
 mod compress;
 mod index;
@@ -58,6 +59,8 @@ pub const TARGETS: &[Target] = &[
     Target::new("time", reference::time, reference::time_seeds),
     // Tables of 1 MiB, their copy, and the head of each partition.
     Target::new("partition", partition::table, partition::table_seeds).reserving(8 << 20),
+    // What is wrong with a map is said in words, and XML is read element by element.
+    Target::new("changed-map", changed_map::map, changed_map::map_seeds).taking(256).reserving(64 << 10),
     Target::new("known", known::memory, known::memory_seeds),
     // All that clap knows of the commands.
     Target::new("command-line", command_line::words, command_line::words_seeds).reserving(1 << 20),
