@@ -7,12 +7,18 @@
 //! Nothing here writes, replays a journal or decides whether the source holds still: that is for the caller, who also reads what is [`Usage::fixed`] again
 //! when all is read.
 
+mod clusters;
+mod exfat;
+mod fat;
+mod ntfs;
 mod ranges;
 
 use std::io;
 use std::ops::Range;
 
 pub use self::ranges::FreeRanges;
+use crate::partition::ReadAt;
+use crate::partition::bytes::Window;
 
 /// What a filesystem says of the volume that it fills. Offsets and lengths are bytes of the volume.
 #[derive(Debug, Clone)]
@@ -50,3 +56,17 @@ impl Distrust {
 
 /// What a parser makes of a volume.
 pub type Survey = Result<Usage, Distrust>;
+
+/// Surveys a volume, a range of a disk, as the filesystem of this name at `blkid`.
+///
+/// # Errors
+/// The reason for which the volume is to be taken whole.
+pub fn survey(disk: &dyn ReadAt, range: Range<u64>, kind: &str) -> Survey {
+    let volume = Window::part(disk, range.start, range.end.saturating_sub(range.start));
+    match kind {
+        "ntfs" => ntfs::survey(&volume),
+        "vfat" => fat::survey(&volume),
+        "exfat" => exfat::survey(&volume),
+        _ => Err(Distrust::because(format!("the free blocks of {kind} are not known"))),
+    }
+}

@@ -126,6 +126,12 @@ impl Mounted {
         Self::new(&["-t".as_ref(), kind, "-o".as_ref(), options, device.as_os_str(), directory.as_os_str()])
     }
 
+    /// Holds what was mounted on a directory by other means.
+    #[must_use]
+    pub fn over(directory: &Path) -> Self {
+        Self { directory: directory.into() }
+    }
+
     /// Mounts an NTFS image file through `ntfs-3g`.
     ///
     /// # Panics

@@ -15,3 +15,4 @@ pub mod process;
 pub mod reading;
 pub mod sandbox;
 pub mod trees;
+pub mod volumes;

@@ -1,5 +1,6 @@
 //! The targets: one file for each kind of input, one line for each target.
 
+mod allocation;
 mod blobs;
 mod changed_map;
 mod command_line;
@@ -61,6 +62,10 @@ pub const TARGETS: &[Target] = &[
     Target::new("partition", partition::table, partition::table_seeds).reserving(8 << 20),
     // What is wrong with a map is said in words, and XML is read element by element.
     Target::new("changed-map", changed_map::map, changed_map::map_seeds).taking(256).reserving(64 << 10),
+    // The volume, and pieces of it.
+    Target::new("ntfs", allocation::ntfs, allocation::ntfs_seeds).reserving(2 << 20),
+    Target::new("fat", allocation::fat, allocation::fat_seeds).reserving(2 << 20),
+    Target::new("exfat", allocation::exfat, allocation::exfat_seeds).reserving(2 << 20),
     Target::new("known", known::memory, known::memory_seeds),
     // All that clap knows of the commands.
     Target::new("command-line", command_line::words, command_line::words_seeds).reserving(1 << 20),

@@ -15,7 +15,7 @@ const SEAL_512: u8 = 1;
 const SEAL_4096: u8 = 2;
 
 /// A disk that stops the run when it is read beyond its end.
-struct Disk(Vec<u8>);
+pub(super) struct Disk(pub(super) Vec<u8>);
 
 impl ReadAt for Disk {
     fn len(&self) -> u64 {

@@ -1,0 +1,190 @@
+//! Records of the master file table and their attributes. No I/O.
+
+use super::super::Distrust;
+use crate::partition::bytes::Fields;
+
+/// Kinds of attributes.
+pub(super) const ATTRIBUTE_LIST: u32 = 0x20;
+pub(super) const FILE_NAME: u32 = 0x30;
+pub(super) const VOLUME_NAME: u32 = 0x60;
+pub(super) const VOLUME_INFORMATION: u32 = 0x70;
+pub(super) const DATA: u32 = 0x80;
+pub(super) const BITMAP: u32 = 0xb0;
+const END: u32 = 0xffff_ffff;
+
+/// Bytes of the longest name: 255 characters.
+pub(super) const MAX_NAME: usize = 510;
+/// Every this many bytes, the last two are replaced by the record's count of writes.
+const STRIDE: usize = 512;
+/// Records that know their own number have their fix-ups behind it.
+const NUMBERED: u16 = 48;
+const FLAG_IN_USE: u16 = 1;
+/// Bytes that both kinds of attributes have at least.
+const MIN_ATTRIBUTE: usize = 24;
+
+/// Puts the bytes back that were replaced so that a torn write shows, in a structure that begins with a magic number and the place and number of those bytes.
+///
+/// # Errors
+/// If it was torn.
+pub(super) fn put_back(bytes: &mut [u8]) -> Result<(), Distrust> {
+    let head = Fields(bytes);
+    let (at, count) = (usize::from(head.u16(4)), usize::from(head.u16(6)));
+    let strides = bytes.len() / STRIDE;
+    // The array itself must not reach into the bytes that were replaced.
+    if !bytes.len().is_multiple_of(STRIDE) || count != strides + 1 || at < 8 || at + 2 * count > STRIDE - 2 {
+        return Err(damaged());
+    }
+    let array = head.slice(at, 2 * count).to_vec();
+    let (mark, saved) = array.split_at(2);
+    for (stride, saved) in bytes.chunks_exact_mut(STRIDE).zip(saved.chunks_exact(2)) {
+        let replaced = &mut stride[STRIDE - 2..];
+        if replaced != mark {
+            return Err(Distrust::because("a write to its master file table or its log was torn"));
+        }
+        replaced.copy_from_slice(saved);
+    }
+    Ok(())
+}
+
+/// A record, put back.
+#[derive(Clone, Copy)]
+pub(super) struct Record<'a>(Fields<'a>);
+
+/// An attribute of a record.
+#[derive(Clone, Copy)]
+pub(super) struct Attribute<'a> {
+    pub(super) kind: u32,
+    pub(super) is_named: bool,
+    /// Compressed, encrypted or sparse.
+    pub(super) is_special: bool,
+    /// All of it, its head included.
+    pub(super) bytes: Fields<'a>,
+    /// What it holds, if that is in the record.
+    pub(super) value: Option<Fields<'a>>,
+}
+
+impl<'a> Record<'a> {
+    /// Puts back and checks what has the number `number`.
+    pub(super) fn open(bytes: &'a mut [u8], number: u64) -> Result<Self, Distrust> {
+        if !bytes.starts_with(b"FILE") {
+            return Err(damaged());
+        }
+        put_back(bytes)?;
+        let head = Fields(bytes);
+        let used = head.u32(24) as usize;
+        let numbered = head.u16(4) >= NUMBERED;
+        if used > bytes.len() || numbered && u64::from(head.u32(44)) != number {
+            return Err(damaged());
+        }
+        Ok(Self(Fields(&bytes[..used])))
+    }
+
+    /// Whether a record that was not opened says that it is in use.
+    pub(super) fn seems_in_use(bytes: &[u8]) -> bool {
+        let head = Fields(bytes);
+        head.has(0, b"FILE") && head.u16(22) & FLAG_IN_USE != 0
+    }
+
+    pub(super) fn is_in_use(self) -> bool {
+        self.0.u16(22) & FLAG_IN_USE != 0
+    }
+
+    /// The bytes that mean something.
+    pub(super) fn used_bytes(self) -> &'a [u8] {
+        self.0.0
+    }
+
+    /// The attributes up to the first that is damaged, or the end.
+    pub(super) fn attributes(self) -> impl Iterator<Item = Result<Attribute<'a>, Distrust>> {
+        let mut at = Some(usize::from(self.0.u16(20)));
+        std::iter::from_fn(move || {
+            let start = at?;
+            // Zeros lie beyond the end, and no attribute is of the kind 0.
+            if self.0.u32(start) == END {
+                at = None;
+                return None;
+            }
+            let attribute = self.attribute(start);
+            at = attribute.as_ref().ok().map(|attribute| start + attribute.bytes.0.len());
+            Some(attribute)
+        })
+    }
+
+    fn attribute(self, at: usize) -> Result<Attribute<'a>, Distrust> {
+        let (kind, len) = (self.0.u32(at), self.0.u32(at + 4) as usize);
+        let bytes = Fields(self.0.slice(at, len));
+        if kind == 0 || at < MIN_ATTRIBUTE || len < MIN_ATTRIBUTE || len % 8 != 0 || bytes.0.len() < len {
+            return Err(damaged());
+        }
+        let value = match bytes.u8(8) {
+            0 => Some(resident(bytes)?),
+            1 => None,
+            _ => return Err(damaged()),
+        };
+        Ok(Attribute { kind, is_named: bytes.u8(9) != 0, is_special: bytes.u16(12) != 0, bytes, value })
+    }
+}
+
+fn resident(attribute: Fields<'_>) -> Result<Fields<'_>, Distrust> {
+    let (len, at) = (attribute.u32(16) as usize, usize::from(attribute.u16(20)));
+    let value = attribute.slice(at, len);
+    if value.len() < len { Err(damaged()) } else { Ok(Fields(value)) }
+}
+
+pub(super) fn damaged() -> Distrust {
+    Distrust::because("its master file table is damaged")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two strides with the count of writes 7, and `AB` and `CD` saved.
+    fn marked() -> Vec<u8> {
+        let mut bytes = vec![0; 1024];
+        bytes[..8].copy_from_slice(b"FILE\x30\0\x03\0");
+        bytes[48..54].copy_from_slice(b"\x07\0ABCD");
+        bytes[510] = 7;
+        bytes[1022] = 7;
+        bytes
+    }
+
+    #[test]
+    fn replaced_bytes_are_put_back() {
+        let mut bytes = marked();
+        put_back(&mut bytes).unwrap();
+        assert_eq!((&bytes[510..512], &bytes[1022..]), (&b"AB"[..], &b"CD"[..]));
+    }
+
+    #[test]
+    fn a_torn_write_shows() {
+        for (at, byte) in [(510, 8), (1023, 1), (48, 6), (6, 2), (4, 4), (5, 2)] {
+            let mut bytes = marked();
+            bytes[at] = byte;
+            assert!(put_back(&mut bytes).is_err(), "byte {at}");
+        }
+        assert!(put_back(&mut marked()[..1000]).is_err());
+        assert!(put_back(&mut []).is_err());
+    }
+
+    #[test]
+    fn attributes_end_or_are_damaged() {
+        let mut bytes = marked();
+        bytes[20] = 56;
+        bytes[24..28].copy_from_slice(&96_u32.to_le_bytes());
+        bytes[56..64].copy_from_slice(b"\x80\0\0\0\x20\0\0\0");
+        bytes[72..78].copy_from_slice(b"\x03\0\0\0\x18\0");
+        bytes[80..83].copy_from_slice(b"abc");
+        bytes[88..92].fill(0xff);
+        let mut whole = bytes.clone();
+        let found: Result<Vec<_>, _> = Record::open(&mut whole, 0).unwrap().attributes().collect();
+        let found = found.unwrap();
+        assert_eq!((found.len(), found[0].kind, found[0].value.unwrap().0), (1, DATA, &b"abc"[..]));
+        for (at, byte) in [(60, 0), (60, 0x21), (61, 2), (64, 2), (72, 9), (88, 0), (20, 0), (20, 90)] {
+            let mut bytes = bytes.clone();
+            bytes[at] = byte;
+            let record = Record::open(&mut bytes, 0).unwrap();
+            assert!(record.attributes().any(|attribute| attribute.is_err()), "byte {at}");
+        }
+    }
+}
