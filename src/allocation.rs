@@ -7,12 +7,17 @@
 //! Nothing here writes, replays a journal or decides whether the source holds still: that is for the caller, who also reads what is [`Usage::fixed`] again
 //! when all is read.
 
+mod btrfs;
+mod checked;
 mod ranges;
+mod xfs;
 
 use std::io;
 use std::ops::Range;
 
 pub use self::ranges::FreeRanges;
+use crate::partition::ReadAt;
+use crate::partition::bytes::Window;
 
 /// What a filesystem says of the volume that it fills. Offsets and lengths are bytes of the volume.
 #[derive(Debug, Clone)]
@@ -50,3 +55,16 @@ impl Distrust {
 
 /// What a parser makes of a volume.
 pub type Survey = Result<Usage, Distrust>;
+
+/// Surveys the volume in a range of a disk; `kind` is what its signature says, by the names of `blkid`.
+///
+/// # Errors
+/// Why it is to be taken whole.
+pub fn survey(disk: &dyn ReadAt, range: Range<u64>, kind: &str) -> Survey {
+    let volume = Window::part(disk, range.start, range.end.saturating_sub(range.start));
+    match kind {
+        "btrfs" => btrfs::survey(&volume),
+        "xfs" => xfs::survey(&volume),
+        _ => Err(Distrust::because("its filesystem is none whose free blocks are known here")),
+    }
+}

@@ -44,7 +44,7 @@ impl<'a> Window<'a> {
 
 /// A buffer whose fields are taken by offset; zeros lie beyond its end.
 #[derive(Clone, Copy)]
-pub(crate) struct Fields<'a>(pub(super) &'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Fields<'a> {
     /// The `N` bytes at `at`.
