@@ -1,6 +1,7 @@
 //! The targets: one file for each kind of input, one line for each target.
 
 mod blobs;
+mod btrfs;
 mod command_line;
 mod compress;
 mod index;
@@ -15,7 +16,9 @@ mod protocol;
 mod recovery;
 mod reference;
 mod tree;
+mod volume;
 mod wire;
+mod xfs;
 
 use crate::Target;
 
@@ -58,6 +61,9 @@ pub const TARGETS: &[Target] = &[
     Target::new("time", reference::time, reference::time_seeds),
     // Tables of 1 MiB, their copy, and the head of each partition.
     Target::new("partition", partition::table, partition::table_seeds).reserving(8 << 20),
+    // The volume, and what is read of it at once.
+    Target::new("xfs", xfs::volume, xfs::volume_seeds).reserving(1 << 20),
+    Target::new("btrfs", btrfs::volume, btrfs::volume_seeds).reserving(4 << 20),
     Target::new("known", known::memory, known::memory_seeds),
     // All that clap knows of the commands.
     Target::new("command-line", command_line::words, command_line::words_seeds).reserving(1 << 20),
