@@ -7,11 +7,14 @@
 //! Nothing here writes, replays a journal or decides whether the source holds still: that is for the caller, who also reads what is [`Usage::fixed`] again
 //! when all is read.
 
+mod btrfs;
+mod checked;
 mod clusters;
 mod exfat;
 mod fat;
 mod ntfs;
 mod ranges;
+mod xfs;
 
 use std::io;
 use std::ops::Range;
@@ -64,6 +67,8 @@ pub type Survey = Result<Usage, Distrust>;
 pub fn survey(disk: &dyn ReadAt, range: Range<u64>, kind: &str) -> Survey {
     let volume = Window::part(disk, range.start, range.end.saturating_sub(range.start));
     match kind {
+        "btrfs" => btrfs::survey(&volume),
+        "xfs" => xfs::survey(&volume),
         "ntfs" => ntfs::survey(&volume),
         "vfat" => fat::survey(&volume),
         "exfat" => exfat::survey(&volume),

@@ -11,6 +11,7 @@ pub mod images;
 pub mod mounted;
 pub mod need;
 pub mod noise;
+pub mod patched;
 pub mod process;
 pub mod reading;
 pub mod sandbox;

@@ -2,6 +2,7 @@
 
 mod allocation;
 mod blobs;
+mod btrfs;
 mod changed_map;
 mod command_line;
 mod compress;
@@ -17,7 +18,9 @@ mod protocol;
 mod recovery;
 mod reference;
 mod tree;
+mod volume;
 mod wire;
+mod xfs;
 
 use crate::Target;
 
@@ -66,6 +69,9 @@ pub const TARGETS: &[Target] = &[
     Target::new("ntfs", allocation::ntfs, allocation::ntfs_seeds).reserving(2 << 20),
     Target::new("fat", allocation::fat, allocation::fat_seeds).reserving(2 << 20),
     Target::new("exfat", allocation::exfat, allocation::exfat_seeds).reserving(2 << 20),
+    // The volume, and what is read of it at once.
+    Target::new("xfs", xfs::volume, xfs::volume_seeds).reserving(1 << 20),
+    Target::new("btrfs", btrfs::volume, btrfs::volume_seeds).reserving(4 << 20),
     Target::new("known", known::memory, known::memory_seeds),
     // All that clap knows of the commands.
     Target::new("command-line", command_line::words, command_line::words_seeds).reserving(1 << 20),
