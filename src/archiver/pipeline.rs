@@ -131,7 +131,8 @@ pub(super) fn in_parallel<J: Send, W: Default>(
     monitor: &dyn Monitor,
 ) -> Result<StoredImage> {
     let threads = workers();
-    let (jobs, queue) = bounded::<J>(threads);
+    // One that waits is enough: a span of a stream takes 16 MiB.
+    let (jobs, queue) = bounded::<J>(1);
     let (results, done) = bounded::<Result<Done>>(threads * 2);
     std::thread::scope(|scope| {
         let work = &work;

@@ -42,6 +42,12 @@ struct Batch {
     replaces: Vec<(SegmentId, Name)>,
 }
 
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.packs.is_empty() && self.replaces.is_empty()
+    }
+}
+
 impl<'a> Publisher<'a> {
     /// One that joins what it publishes to the segments that there are.
     ///
@@ -91,9 +97,6 @@ impl<'a> Publisher<'a> {
         packs: Vec<PackId>,
         replaces: Vec<(SegmentId, Name)>,
     ) -> Result<()> {
-        if entries.is_empty() && packs.is_empty() && replaces.is_empty() {
-            return Ok(());
-        }
         for (id, _) in &replaces {
             self.existing.values_mut().for_each(|group| group.retain(|segment| segment.id != *id));
         }
@@ -101,22 +104,29 @@ impl<'a> Publisher<'a> {
     }
 
     fn place(&mut self, prefix: &str, mut batch: Batch) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
         self.absorb(prefix, &mut batch);
         if batch.entries.len().max(batch.packs.len()) <= MOST || prefix.len() == MAX_PREFIX {
             return self.store(prefix, batch);
         }
-        let mut parts: BTreeMap<u8, Batch> = BTreeMap::new();
-        for entry in batch.entries {
-            parts.entry(digit(entry.id.as_bytes(), prefix.len())).or_default().entries.push(entry);
+        // Cut off from behind, so that little is in memory twice.
+        batch.entries.sort_unstable_by_key(|entry| entry.id);
+        batch.packs.sort_unstable();
+        for digit in (0..16).rev() {
+            let comes_before = |id: &[u8]| digit_of(id, prefix.len()) < digit;
+            let entries = batch
+                .entries
+                .split_off(batch.entries.partition_point(|entry| comes_before(entry.id.as_bytes())));
+            let packs =
+                batch.packs.split_off(batch.packs.partition_point(|pack| comes_before(pack.as_bytes())));
+            // Whoever replaces segments is published when all that was in them is.
+            let is_last = batch.entries.is_empty() && batch.packs.is_empty();
+            let replaces = if is_last { std::mem::take(&mut batch.replaces) } else { Vec::new() };
+            self.place(&format!("{prefix}{digit:x}"), Batch { packs, entries, replaces })?;
         }
-        for pack in batch.packs {
-            parts.entry(digit(pack.as_bytes(), prefix.len())).or_default().packs.push(pack);
-        }
-        // Whoever replaces segments is published when all that was in them is.
-        if let Some(mut last) = parts.last_entry() {
-            last.get_mut().replaces = batch.replaces;
-        }
-        parts.into_iter().try_for_each(|(digit, part)| self.place(&format!("{prefix}{digit:x}"), part))
+        Ok(())
     }
 
     /// Joins segments to the batch while they are at most twice as large. One that cannot be read stays as it is.
@@ -162,7 +172,7 @@ impl<'a> Publisher<'a> {
 }
 
 /// A hex digit of an id.
-fn digit(id: &[u8], number: usize) -> u8 {
+fn digit_of(id: &[u8], number: usize) -> u8 {
     let byte = id.get(number / 2).copied().unwrap_or(0);
     if number.is_multiple_of(2) { byte >> 4 } else { byte & 15 }
 }
