@@ -7,13 +7,19 @@
 //! Nothing here writes, replays a journal or decides whether the source holds still: that is for the caller, who also reads what is [`Usage::fixed`] again
 //! when all is read.
 
+mod bits;
 mod btrfs;
 mod checked;
 mod clusters;
+pub mod disk;
 mod exfat;
+mod ext;
 mod fat;
 mod ntfs;
 mod ranges;
+mod swap;
+#[cfg(test)]
+mod tests;
 mod xfs;
 
 use std::io;
@@ -24,7 +30,7 @@ use crate::partition::ReadAt;
 use crate::partition::bytes::Window;
 
 /// What a filesystem says of the volume that it fills. Offsets and lengths are bytes of the volume.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage {
     /// The filesystem, by its name at `blkid`.
     pub filesystem: &'static str,
@@ -67,11 +73,16 @@ pub type Survey = Result<Usage, Distrust>;
 pub fn survey(disk: &dyn ReadAt, range: Range<u64>, kind: &str) -> Survey {
     let volume = Window::part(disk, range.start, range.end.saturating_sub(range.start));
     match kind {
+        "ext2" | "ext3" | "ext4" => ext::survey(&volume),
         "btrfs" => btrfs::survey(&volume),
         "xfs" => xfs::survey(&volume),
         "ntfs" => ntfs::survey(&volume),
         "vfat" => fat::survey(&volume),
         "exfat" => exfat::survey(&volume),
-        _ => Err(Distrust::because(format!("the free blocks of {kind} are not known"))),
+        "swap" => swap::survey(&volume),
+        _ => {
+            let reason = format!("its filesystem is not one whose free blocks are known here ({kind})");
+            Err(Distrust::Because(reason))
+        }
     }
 }

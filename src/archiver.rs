@@ -11,6 +11,7 @@ mod reuse;
 mod salvage;
 mod span;
 pub mod target;
+pub mod unused;
 mod writing;
 
 pub use error::{Error, Result};

@@ -21,11 +21,13 @@ mod tests;
 mod types;
 
 use std::io;
+use std::ops::Range;
 
 use serde::Serialize;
 
 use self::bytes::Window;
 use self::filesystem::Filesystem;
+pub(crate) use self::filesystem::signatures;
 
 /// The most partitions that are listed, empty slots not counted.
 pub const MAX_PARTITIONS: usize = 256;
@@ -91,6 +93,9 @@ pub struct Table {
     pub uuid: Option<String>,
     /// Oddities to tell the user about: damage, entries left out or cut short.
     pub notes: Vec<String>,
+    /// Where the table itself lies, in bytes: boot sector, both copies of a GPT, links of a chain. Neither sorted nor disjoint.
+    #[serde(skip)]
+    pub own: Vec<Range<u64>>,
 }
 
 /// A part of a disk.
@@ -116,6 +121,9 @@ pub struct Partition {
     pub filesystem_label: Option<String>,
     /// The UUID or serial number of what it holds, written as `blkid` does.
     pub uuid: Option<String>,
+    /// Whether it holds other partitions rather than a filesystem.
+    #[serde(skip)]
+    pub container: bool,
 }
 
 /// A partition as a table describes it, before it is checked against the disk. Counts in bytes.
@@ -137,6 +145,7 @@ struct Found {
     sector: u32,
     disk_id: String,
     slots: Vec<Slot>,
+    own: Vec<Range<u64>>,
 }
 
 /// Reads the partition table and the filesystem signatures of `disk`.
@@ -157,12 +166,13 @@ pub fn read_table(disk: &dyn ReadAt, logical_sector_hint: u32) -> Result<Table, 
         sector: sector_or_512(logical_sector_hint),
         disk_id: String::new(),
         slots: Vec::new(),
+        own: Vec::new(),
     });
     let filesystem = whole_disk_filesystem(found.kind, filesystem, &mut notes);
     let (filesystem, filesystem_label, uuid) = Filesystem::into_parts(filesystem);
-    let Found { kind, sector, disk_id, slots } = found;
+    let Found { kind, sector, disk_id, slots, own } = found;
     let partitions = place(slots, disk, &mut notes);
-    Ok(Table { kind, sector, disk_id, partitions, filesystem, filesystem_label, uuid, notes: notes.0 })
+    Ok(Table { kind, sector, disk_id, partitions, filesystem, filesystem_label, uuid, notes: notes.0, own })
 }
 
 /// Decides which table counts, by the order that Linux and `blkid` use: a boot sector that is a filesystem's is no
@@ -250,6 +260,7 @@ fn place(slots: Vec<Slot>, disk: &dyn ReadAt, notes: &mut Notes) -> Vec<Partitio
             filesystem,
             filesystem_label,
             uuid,
+            container: slot.container,
         });
     }
     partitions

@@ -15,6 +15,7 @@ mod device;
 mod error;
 mod file;
 mod seekable;
+mod stillness;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -15,5 +15,6 @@ pub mod patched;
 pub mod process;
 pub mod reading;
 pub mod sandbox;
+pub mod stale;
 pub mod trees;
 pub mod volumes;

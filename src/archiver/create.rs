@@ -13,6 +13,7 @@ pub use super::reuse::{ChangedBlocks, Reused};
 use super::salvage::ReadErrors;
 pub use super::span::Resumed;
 use super::span::{Store, Writers};
+use super::unused::{Unused, VolumeReport, store_used};
 use super::writing::{MAX_PASSES, abandon, lost_packs, publish_packs};
 use super::{Monitor, Stop};
 use crate::codec::compress::Compression;
@@ -53,6 +54,8 @@ pub struct CreateOptions {
     pub source_token: String,
     /// Read only what changed.
     pub changed: Option<ChangedBlocks>,
+    /// Leave out blocks that filesystems do not use, where that can be trusted.
+    pub skip_unused: bool,
 }
 
 /// What was made.
@@ -68,6 +71,8 @@ pub struct Created {
     pub resumed: Resumed,
     /// What was not read, since an earlier archive has it.
     pub reused: Vec<Reused>,
+    /// What became of each volume, if unused blocks were to be left out.
+    pub unused: Vec<VolumeReport>,
 }
 
 /// A source with what need not be read of it.
@@ -79,6 +84,8 @@ pub(super) struct OpenSource {
     pub(super) base: Option<Base>,
     /// What it is likely to resemble.
     pub(super) earlier: Option<Earlier>,
+    /// What was left out of it.
+    pub(super) unused: Option<Unused>,
 }
 
 /// What is known when all sources were read.
@@ -87,6 +94,7 @@ struct Finished {
     members: Vec<Member>,
     warnings: Vec<String>,
     reused: Vec<Reused>,
+    unused: Vec<VolumeReport>,
 }
 
 /// Makes an archive. When this returns, it is durable and confirmed. After an error nothing is listed that was not before; packs that were
@@ -106,9 +114,10 @@ pub fn create(
     if options.dry_run {
         let store = new_store(repository, options)?;
         let images = store_all(&store, &mut sources, options, stop, monitor)?;
-        let Finished { members, warnings, reused } = finish_sources(sources, images, options, stop)?;
+        let Finished { members, warnings, reused, unused } = finish_sources(sources, images, options, stop)?;
         let record = record(repository, options, started, SessionId([0; 16]), members, &store)?;
-        return Ok(Created { id: None, record, warnings, resumed: store.counters.resumed(), reused });
+        let resumed = store.counters.resumed();
+        return Ok(Created { id: None, record, warnings, resumed, reused, unused });
     }
     let session = Session::begin(repository, &format!("create {}", options.name))?;
     let mut created =
@@ -134,7 +143,11 @@ fn new_store<'a>(repository: &'a Repository, options: &CreateOptions) -> Result<
 
 fn open_all(repository: &Arc<Repository>, options: &CreateOptions) -> Result<Vec<OpenSource>> {
     let open = |(name, spec): &(ArchiveName, SourceSpec)| {
-        Ok(OpenSource { name: name.clone(), source: Source::open(spec)?, base: None, earlier: None })
+        let (name, source) = (name.clone(), Source::open(spec)?);
+        if options.skip_unused && matches!(source, Source::Stream(_)) {
+            return Err(Error::UnusedInStream { what: name.to_string() });
+        }
+        Ok(OpenSource { name, source, base: None, earlier: None, unused: None })
     };
     let mut sources = options.members.iter().map(open).collect::<Result<Vec<_>>>()?;
     find_bases(repository, options, &mut sources)?;
@@ -162,7 +175,7 @@ fn passes(
         };
         let stream = sources.iter().any(|open| matches!(open.source, Source::Stream(_)));
         let finished = finish_sources(std::mem::take(&mut sources), images, options, stop);
-        let Finished { members, warnings, reused } = match finished {
+        let Finished { members, warnings, reused, unused } = match finished {
             Ok(finished) => finished,
             Err(error) => return Err(abandon(store.writers.take(), error)),
         };
@@ -177,7 +190,7 @@ fn passes(
         let lost = lost_packs(repository, &record, &unconfirmed)?;
         if lost.is_empty() {
             let resumed = store.counters.resumed();
-            return Ok(Created { id: Some(id), record, warnings, resumed, reused });
+            return Ok(Created { id: Some(id), record, warnings, resumed, reused, unused });
         }
         log::warn!(
             "a compaction removed {} packs that this backup relied on; what they held is stored again",
@@ -202,10 +215,17 @@ fn store_all(
 ) -> Result<Vec<StoredImage>> {
     let max_bad = MAX_BAD_RANGES / sources.len().max(1);
     let mut images = Vec::with_capacity(sources.len());
-    for OpenSource { name, source, base, earlier } in sources {
+    for OpenSource { name, source, base, earlier, unused } in sources {
         let (what, base, earlier) = (name.as_str(), base.as_ref(), earlier.as_ref());
-        let reading = Reading { what, read_errors: options.read_errors, max_bad, base, earlier };
-        images.push(store_image(store, source, reading, stop, monitor)?);
+        let read_errors = options.read_errors;
+        let reading = Reading { what, read_errors, max_bad, base, earlier, unused: None };
+        images.push(if options.skip_unused {
+            let (image, found) = store_used(store, source, reading, stop, monitor)?;
+            *unused = Some(found);
+            image
+        } else {
+            store_image(store, source, reading, stop, monitor)?
+        });
     }
     Ok(images)
 }
@@ -224,6 +244,10 @@ fn finish_sources(
         // Quoted and escaped: no name can drive a terminal.
         let shown = format!("{:?}", OsStr::from_bytes(&path));
         finished.warnings.extend(unread(&shown, &image)?);
+        if let Some(unused) = &open.unused {
+            finished.warnings.extend(unused.warning(&shown));
+            finished.unused.extend(unused.report(&open.name));
+        }
         if open.source.in_use() {
             finished.warnings.push(format!(
                 "{shown} is in use; back up a snapshot of it, or the image may mix several moments"
@@ -270,7 +294,7 @@ fn member(
         source: SourceInfo { kind: source.kind().as_str().into(), path },
         root: image.root,
         bad: image.bad.into_iter().map(|range| (range.start, range.end - range.start)).collect(),
-        left_out: 0,
+        left_out: open.unused.as_ref().map_or(0, Unused::bytes),
         token: token(options).to_owned(),
         file,
     }

@@ -41,6 +41,14 @@ pub enum Error {
         /// Which source.
         what: String,
     },
+    /// Unused blocks were to be left out of a stream.
+    #[error(
+        "blocks that are not in use can be left out of a file or a device only, and {what} is a stream, which cannot be looked into"
+    )]
+    UnusedInStream {
+        /// Which source.
+        what: String,
+    },
     /// A compaction removed chunks that this create relied on, and a stream cannot be read again.
     #[error(
         "a compaction removed {packs} packs while this backup ran, and a stream cannot be read again: run the backup once more"

@@ -14,6 +14,7 @@ use super::earlier::Earlier;
 use super::error::{Error, Result};
 use super::salvage::{Careful, ReadErrors};
 use super::span::{Scratch, SpanOutcome, Store};
+use super::unused::Unused;
 use super::{Monitor, Stop};
 use crate::extent::{HOLE_UNIT, span_len};
 use crate::format::limits::MAX_IMAGE;
@@ -45,6 +46,8 @@ pub(super) struct Reading<'a> {
     pub(super) base: Option<&'a Base>,
     /// What it is likely to resemble.
     pub(super) earlier: Option<&'a Earlier>,
+    /// What is left out; there is no base then.
+    pub(super) unused: Option<&'a Unused>,
 }
 
 /// A span to store, with its place in the order of spans handed out.
@@ -81,7 +84,7 @@ pub(super) fn store_image(
     stop: &Stop,
     monitor: &dyn Monitor,
 ) -> Result<StoredImage> {
-    let Reading { what, base, .. } = reading;
+    let Reading { what, base, unused, .. } = reading;
     let span_shift = store.repository.config().span_shift;
     let (seekable, stream) = match source {
         Source::Seekable(seekable) => (Some(&*seekable), None),
@@ -96,7 +99,11 @@ pub(super) fn store_image(
     let dispatch = move |jobs: &Sender<Job>| match (seekable, stream) {
         (Some(seekable), _) => {
             let mut data_range = |from| {
-                Ok(base.map_or_else(|| seekable.data_ranges(from), |base| base.data_range(seekable, from)))
+                Ok(match (base, unused) {
+                    (Some(base), _) => base.data_range(seekable, from),
+                    (None, Some(unused)) => unused.next_data(from, |from| seekable.data_ranges(from)),
+                    (None, None) => seekable.data_ranges(from),
+                })
             };
             dispatch_ranges(seekable.len(), &mut data_range, span_shift, jobs, stop)
         }

@@ -47,10 +47,15 @@ pub(super) fn find_bases(
     sources: &mut [OpenSource],
 ) -> Result<()> {
     if let Some(changed) = &options.changed {
+        if options.skip_unused {
+            let reason = "blocks that are not in use can be left out only of what is read".into();
+            return Err(Error::Base { base: changed.base, reason });
+        }
         return mapped(repository, changed, sources);
     }
     let may_be_unchanged = |source: &OpenSource| settled(source).is_some();
-    if options.force_read || !sources.iter().any(may_be_unchanged) {
+    // What an earlier archive has may be more than what is in use.
+    if options.force_read || options.skip_unused || !sources.iter().any(may_be_unchanged) {
         return Ok(());
     }
     let Some((archive, record)) = newest(repository, &options.name)? else { return Ok(()) };

@@ -63,6 +63,7 @@ pub(super) enum Command {
     #[command(after_help = "\
 Examples:
   copal create /srv/backups::web01 /dev/vg0/web01-snap
+  copal create /srv/backups::web01 /dev/vg0/web01-snap --skip-unused
   copal create /srv/backups::db01 vda=/dev/vg0/db-root vdb=/dev/vg0/db-data domain.xml=/etc/libvirt/qemu/db01.xml
   ssh host dd if=/dev/sda bs=1M | copal create /srv/backups::host -
   copal create /srv/backups::host --command -- ssh host dd if=/dev/sda bs=1M
@@ -216,6 +217,9 @@ pub(super) struct CreateArgs {
     /// The moment the archive stands for, in UTC; now, if not given
     #[arg(long, value_name = "TIME")]
     pub(super) timestamp: Option<String>,
+    /// Leave out blocks that filesystems do not use, where that can be trusted; all else is taken whole, and the report says why. Needs root
+    #[arg(long, conflicts_with_all = ["command", "changed_map"])]
+    pub(super) skip_unused: bool,
     /// Only count what would be stored
     #[arg(long, short = 'n')]
     pub(super) dry_run: bool,

@@ -7,12 +7,14 @@
 //! It checks no checksums and cannot tell whether a filesystem is whole. It reads no labels that stand in a
 //! directory or a file of the filesystem (NTFS, exFAT, a FAT label set after formatting).
 
+mod all;
 mod containers;
 mod linux;
 mod others;
 
 use std::io;
 
+pub(crate) use self::all::signatures;
 use super::bytes::{Fields, Window};
 
 /// How much of the beginning is read: the last signature there is that of btrfs at 64 KiB, with a label after it.

@@ -5,6 +5,8 @@
 //!
 //! The two copies are not compared; the backup is read only if the primary does not count.
 
+use std::ops::Range;
+
 use super::bytes::{Fields, Window, printable};
 use super::{Found, Notes, Slot, TableKind, types};
 
@@ -24,6 +26,9 @@ const MAX_ENTRY_LEN: u32 = 4096;
 
 /// The largest table that is read: 8192 entries of 128 bytes. Tools write 128 entries, and 1024 on request.
 const MAX_ENTRIES_LEN: u64 = 1 << 20;
+
+/// Room that every table keeps for its entries, in bytes.
+const MIN_ENTRIES_LEN: u64 = 16 << 10;
 
 /// Length of a partition's name in UTF-16 units.
 const NAME_UNITS: usize = 36;
@@ -74,7 +79,8 @@ fn read_copy(whole: &Window<'_>, sector: u32, lba: u64, which: &str, notes: &mut
             return Err("the checksum of its entries is wrong".to_owned());
         }
         let slots = slots(&entries, header.entry_len, sector);
-        Ok(Some(Found { kind: TableKind::Gpt, sector, disk_id: header.disk_id, slots }))
+        let own = header.unusable(whole.len(), u64::from(sector));
+        Ok(Some(Found { kind: TableKind::Gpt, sector, disk_id: header.disk_id, slots, own }))
     };
     parse().unwrap_or_else(|problem| {
         notes.add(format!("the {which} GPT for sectors of {sector} bytes is not valid: {problem}"));
@@ -84,6 +90,8 @@ fn read_copy(whole: &Window<'_>, sector: u32, lba: u64, which: &str, notes: &mut
 
 struct Header {
     disk_id: String,
+    first_usable: u64,
+    last_usable: u64,
     entries_lba: u64,
     entry_count: u32,
     entry_len: u32,
@@ -108,11 +116,22 @@ impl Header {
         }
         Ok(Self {
             disk_id: fields.guid(56).unwrap_or_default(),
+            first_usable: fields.u64(40),
+            last_usable: fields.u64(48),
             entries_lba: fields.u64(72),
             entry_count: fields.u32(80),
             entry_len: fields.u32(84),
             entries_crc: fields.u32(88),
         })
+    }
+
+    /// What no partition may use, for both copies of the table lie there: all before the first and behind the last usable sector, and at least a
+    /// sector and the 16 KiB of the smallest table on both sides.
+    fn unusable(&self, disk: u64, sector: u64) -> Vec<Range<u64>> {
+        let least = MIN_ENTRIES_LEN + sector;
+        let first = self.first_usable.saturating_mul(sector).max(least + sector);
+        let last = self.last_usable.saturating_add(1).saturating_mul(sector).min(disk.saturating_sub(least));
+        vec![0..first.min(disk), last..disk]
     }
 
     /// The length of all entries in bytes, if it is believable.

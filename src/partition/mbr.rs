@@ -108,7 +108,10 @@ pub(super) fn read(whole: &Window<'_>, boot: &Boot, sector: u32, notes: &mut Not
             notes.add(format!("logical partitions of partition {number} may be missing: {problem}"));
         }
     }
-    Found { kind: TableKind::Mbr, sector, disk_id, slots }
+    let len = u64::from(sector);
+    let links = chain.seen.into_iter().map(|link| link.saturating_mul(len)..(link + 1).saturating_mul(len));
+    let own = std::iter::once(0..len).chain(links).collect();
+    Found { kind: TableKind::Mbr, sector, disk_id, slots, own }
 }
 
 /// The state of following chains of logical partitions.

@@ -151,6 +151,14 @@ impl Seekable {
         }
     }
 
+    /// Looks whether nobody writes to it: no process, no mount, no device that is stacked upon it.
+    ///
+    /// # Errors
+    /// Who may, as the end of a sentence.
+    pub fn check_stillness(&self) -> Result<(), String> {
+        super::stillness::check(self, &self.file)
+    }
+
     /// A file or a device.
     #[must_use]
     pub fn kind(&self) -> SourceKind {

@@ -67,6 +67,7 @@ pub(crate) fn options(archive: &str, sources: &[&Path]) -> CreateOptions {
         force_read: false,
         source_token: String::new(),
         changed: None,
+        skip_unused: false,
     }
 }
 

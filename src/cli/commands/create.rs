@@ -1,6 +1,7 @@
 //! `copal create`.
 
 mod reuse;
+mod volumes;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -79,6 +80,7 @@ fn options(args: &CreateArgs, name: ArchiveName) -> anyhow::Result<CreateOptions
         force_read: args.reuse.force_read,
         source_token: args.reuse.source_token.clone(),
         changed: None,
+        skip_unused: args.skip_unused,
     })
 }
 
@@ -162,6 +164,7 @@ fn report(args: &CreateArgs, created: &Created) -> anyhow::Result<()> {
             "resumed_chunks": created.resumed.chunks, "resumed_plain": created.resumed.plain, "seconds": seconds,
             "dry_run": created.id.is_none(), "warnings": created.warnings, "unread": unread,
             "reused": created.reused.iter().map(reuse::document).collect::<Vec<_>>(),
+            "left_out": record.members.iter().map(|member| member.left_out).sum::<u64>(), "volumes": created.unused,
         }));
     }
     let resumed = (created.resumed.chunks > 0).then(|| {
@@ -171,6 +174,7 @@ fn report(args: &CreateArgs, created: &Created) -> anyhow::Result<()> {
             created.resumed.chunks
         )
     });
+    volumes::print(&created.unused)?;
     if !args.stats && !args.dry_run {
         return output::lines(resumed);
     }

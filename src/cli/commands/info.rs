@@ -184,7 +184,7 @@ fn document(
             "name": member.name, "size": member.size, "data": member.data, "chunks": member.chunks,
             "logical_sector": member.logical_sector, "physical_sector": member.physical_sector,
             "source": { "kind": member.source.kind, "path": escaped(&member.source.path) },
-            "partitions": table, "unread": member.bad, "source_token": member.token,
+            "partitions": table, "unread": member.bad, "source_token": member.token, "left_out": member.left_out,
         })
     });
     document["members"] = members.collect();
@@ -229,6 +229,12 @@ fn member_lines(member: &Member, table: Option<&Table>) -> Vec<String> {
         lines.push(format!("State        {}", escaped(member.token.as_bytes())));
     }
     lines.extend(unread_lines(member));
+    if member.left_out > 0 {
+        lines.push(format!(
+            "Left out     {} that its filesystems did not use: zeros here, not byte for byte what the source had there",
+            size(member.left_out)
+        ));
+    }
     let Some(table) = table else { return lines };
     match (table.kind, &table.filesystem) {
         (TableKind::None, None) => lines.push("Partitions   none recognised".into()),

@@ -14,6 +14,12 @@ pub(super) fn in_head(head: Fields<'_>) -> Option<Filesystem> {
         .or_else(|| [0, 4096].into_iter().find_map(|at| raid_1(head, at, at as u64)))
 }
 
+/// All kinds of them that have a signature there.
+pub(super) fn all_in_head(head: Fields<'_>) -> impl Iterator<Item = &'static str> {
+    let raid = [0, 4096].map(|at| raid_1(head, at, at as u64));
+    [luks(head), lvm(head)].into_iter().chain(raid).flatten().map(|found| found.kind)
+}
+
 /// RAID members whose superblock is at the end: versions 1.0 and 0.90.
 pub(super) fn at_end(window: &Window<'_>) -> io::Result<Option<Filesystem>> {
     // Version 1.0 stands 8 KiB before the end or a little more, on 4 KiB; 0.90 on the last 64 KiB that fit.

@@ -16,6 +16,14 @@ pub(super) fn detect(head: Fields<'_>) -> Option<Filesystem> {
     xfs(head).or_else(|| squashfs(head)).or_else(|| btrfs(head)).or_else(|| ext(head)).or_else(|| swap(head))
 }
 
+/// All kinds of them that have a signature there.
+pub(super) fn all(head: Fields<'_>) -> impl Iterator<Item = &'static str> {
+    [xfs(head), squashfs(head), btrfs(head), ext(head), swap(head)]
+        .into_iter()
+        .flatten()
+        .map(|found| found.kind)
+}
+
 fn ext(head: Fields<'_>) -> Option<Filesystem> {
     const AT: usize = 1024;
     let (blocks, block_shift) = (head.u32(AT + 4), head.u32(AT + 24));

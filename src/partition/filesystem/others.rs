@@ -7,6 +7,11 @@ pub(super) fn detect(head: Fields<'_>) -> Option<Filesystem> {
     ntfs(head).or_else(|| exfat(head)).or_else(|| vfat(head)).or_else(|| iso9660(head))
 }
 
+/// All kinds of them that have a signature there.
+pub(super) fn all(head: Fields<'_>) -> impl Iterator<Item = &'static str> {
+    [ntfs(head), exfat(head), vfat(head), iso9660(head)].into_iter().flatten().map(|found| found.kind)
+}
+
 fn ntfs(head: Fields<'_>) -> Option<Filesystem> {
     let right = head.has(3, b"NTFS    ") && is_sector(head.u16(11));
     right.then(|| Filesystem { uuid: Some(format!("{:016X}", head.u64(72))), ..Filesystem::new("ntfs") })

@@ -66,6 +66,8 @@ pub const TARGETS: &[Target] = &[
     // What is wrong with a map is said in words, and XML is read element by element.
     Target::new("changed-map", changed_map::map, changed_map::map_seeds).taking(256).reserving(64 << 10),
     // The volume, and pieces of it.
+    Target::new("ext", allocation::ext, allocation::ext_seeds).reserving(2 << 20),
+    Target::new("swap", allocation::swap, allocation::swap_seeds).reserving(2 << 20),
     Target::new("ntfs", allocation::ntfs, allocation::ntfs_seeds).reserving(2 << 20),
     Target::new("fat", allocation::fat, allocation::fat_seeds).reserving(2 << 20),
     Target::new("exfat", allocation::exfat, allocation::exfat_seeds).reserving(2 << 20),

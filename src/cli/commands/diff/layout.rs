@@ -123,6 +123,7 @@ mod tests {
             filesystem: None,
             filesystem_label: None,
             uuid: None,
+            container: false,
         }
     }
 

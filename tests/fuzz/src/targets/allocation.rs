@@ -1,16 +1,20 @@
 //! Volumes that are surveyed for their free blocks, mostly zeros.
 
 mod exfat;
+mod ext;
 mod fat;
 mod ntfs;
+mod swap;
 
 use copal::allocation::survey;
 
 use super::partition::Disk;
 
 pub(super) use self::exfat::seeds as exfat_seeds;
+pub(super) use self::ext::seeds as ext_seeds;
 pub(super) use self::fat::seeds as fat_seeds;
 pub(super) use self::ntfs::seeds as ntfs_seeds;
+pub(super) use self::swap::seeds as swap_seeds;
 
 /// The longest volume.
 const MAX_VOLUME: usize = 256 << 10;
@@ -25,6 +29,14 @@ pub(super) fn ntfs(input: &[u8]) -> bool {
 
 pub(super) fn fat(input: &[u8]) -> bool {
     check(volume(input), "vfat")
+}
+
+pub(super) fn ext(input: &[u8]) -> bool {
+    check(volume(input), "ext4")
+}
+
+pub(super) fn swap(input: &[u8]) -> bool {
+    check(volume(input), "swap")
 }
 
 pub(super) fn exfat(input: &[u8]) -> bool {
