@@ -103,6 +103,8 @@ pub fn detach_loops_below(directory: &Path) {
 #[derive(Debug)]
 pub struct Mounted {
     directory: PathBuf,
+    /// A file that a server in user space reads and writes.
+    served: Option<PathBuf>,
 }
 
 impl Mounted {
@@ -113,7 +115,7 @@ impl Mounted {
     #[must_use]
     pub fn new(args: &[&OsStr]) -> Self {
         run(Command::new("mount").args(args));
-        Self { directory: args.last().expect("a mountpoint").into() }
+        Self::over(Path::new(args.last().expect("a mountpoint")))
     }
 
     /// Mounts a device with a file system of a type.
@@ -129,7 +131,7 @@ impl Mounted {
     /// Holds what was mounted on a directory by other means.
     #[must_use]
     pub fn over(directory: &Path) -> Self {
-        Self { directory: directory.into() }
+        Self { directory: directory.into(), served: None }
     }
 
     /// Mounts an NTFS image file through `ntfs-3g`.
@@ -140,7 +142,8 @@ impl Mounted {
     pub fn ntfs(options: &str, image: &Path, directory: &Path) -> Self {
         let program = find_tool("ntfs-3g").expect("ntfs-3g");
         run(Command::new(program).args(["-o", options]).arg(image).arg(directory));
-        Self { directory: directory.into() }
+        let served = image.canonicalize().expect("an image");
+        Self { directory: directory.into(), served: Some(served) }
     }
 
     /// Where it is mounted.
@@ -149,7 +152,7 @@ impl Mounted {
         &self.directory
     }
 
-    /// Unmounts; all that was written is then on the device.
+    /// Unmounts; all that was written is then on the device, or in the file: of files, servers write the last when the mount is gone.
     ///
     /// # Panics
     /// If it stays in use.
@@ -157,7 +160,19 @@ impl Mounted {
         let path = self.directory.clone();
         let done = holds_within(PATIENCE, || rustix::mount::unmount(&path, UnmountFlags::NOFOLLOW).is_ok());
         assert!(done, "{} stays in use", path.display());
+        if let Some(file) = &self.served {
+            assert!(holds_within(PATIENCE, || !is_open(file)), "{} stays open", file.display());
+        }
     }
+}
+
+/// Whether any process has a file open.
+fn is_open(file: &Path) -> bool {
+    let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    let opens = |process: fs::DirEntry| {
+        entries(process.path().join("fd")).any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == file))
+    };
+    entries("/proc".into()).any(opens)
 }
 
 impl Drop for Mounted {
