@@ -175,6 +175,9 @@ pub(super) struct InitArgs {
     /// How images are cut: fastcdc,AVERAGE or fixed,LENGTH
     #[arg(long, value_parser = parse_chunker, default_value = "fastcdc,64K")]
     pub(super) chunker: crate::format::config::ChunkerParams,
+    /// Parts of an image that are cut by themselves, each with a map of its own: 4M, 8M, 16M, 32M or 64M
+    #[arg(long, value_name = "SIZE", value_parser = parse_span_shift, default_value = "16M")]
+    pub(super) span_size: u8,
     /// Bytes set aside so that space can be reclaimed when the disk is full; 0 for none
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "8M")]
     pub(super) reserve: u64,
@@ -373,6 +376,15 @@ fn parse_chunker(text: &str) -> Result<crate::format::config::ChunkerParams, Str
     Ok(params)
 }
 
+/// The length of a span, as a power of two.
+fn parse_span_shift(text: &str) -> Result<u8, String> {
+    use crate::format::limits::{MAX_SPAN_SHIFT, MIN_SPAN_SHIFT};
+    let size = parse_size(text)?;
+    (MIN_SPAN_SHIFT..=MAX_SPAN_SHIFT)
+        .find(|shift| size == 1 << shift)
+        .ok_or_else(|| format!("{text:?} is no size of spans; write 4M, 8M, 16M, 32M or 64M"))
+}
+
 fn parse_compression(text: &str) -> Result<crate::codec::compress::Compression, String> {
     use crate::codec::compress::Compression;
     let level = match text.split_once(',') {
@@ -416,5 +428,7 @@ mod tests {
         }
         assert!(parse_compression("zstd,19").is_ok() && parse_compression("zstd,20").is_err());
         assert!(parse_compression("lz4").is_err());
+        assert_eq!((parse_span_shift("4M"), parse_span_shift("67108864")), (Ok(22), Ok(26)));
+        assert!(["2M", "128M", "5M", "x"].iter().all(|bad| parse_span_shift(bad).is_err()));
     }
 }

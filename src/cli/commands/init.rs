@@ -48,6 +48,7 @@ pub(in crate::cli) fn run(args: &InitArgs) -> anyhow::Result<()> {
     let options = InitOptions {
         secret,
         chunker: args.chunker,
+        span_shift: args.span_size,
         mirror: !args.no_mirror,
         reserve,
         ..InitOptions::default()
