@@ -23,8 +23,8 @@ const MOST_PACKS: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Neighbours {
     chunks: IdMap<Location>,
-    /// What each pack has put into `chunks`; nothing if it was only met once.
-    packs: LruCache<PackId, Vec<BlobId>>,
+    /// What each pack has put into `chunks`; `None` if it was only met once.
+    packs: LruCache<PackId, Option<Vec<BlobId>>>,
 }
 
 impl Default for Neighbours {
@@ -43,12 +43,14 @@ impl Neighbours {
 
     /// Takes note of a chunk that was found in this pack. True for the second one.
     pub(super) fn is_worth_loading(&mut self, pack: PackId) -> bool {
-        if self.packs.get(&pack).is_some_and(Vec::is_empty) {
-            return true;
+        match self.packs.get(&pack) {
+            Some(list) => list.is_none(),
+            None => {
+                self.packs.put(pack, None);
+                self.shrink();
+                false
+            }
         }
-        self.packs.get_or_insert(pack, Vec::new);
-        self.shrink();
-        false
     }
 
     /// Keeps a pack's list.
@@ -60,8 +62,10 @@ impl Neighbours {
                 own.push(entry.id);
             }
         }
-        if let Some(before) = self.packs.put(pack, own) {
-            self.forget(&before);
+        match self.packs.get_mut(&pack) {
+            // Another worker has read it at the same time.
+            Some(Some(list)) => list.extend(own),
+            _ => drop(self.packs.put(pack, Some(own))),
         }
         self.shrink();
     }
@@ -69,7 +73,7 @@ impl Neighbours {
     fn shrink(&mut self) {
         while self.packs.len() > 1 && (self.chunks.len() > MOST || self.packs.len() > MOST_PACKS) {
             let Some((_, own)) = self.packs.pop_lru() else { return };
-            self.forget(&own);
+            self.forget(own.as_deref().unwrap_or_default());
         }
     }
 
@@ -103,6 +107,11 @@ mod tests {
         assert!(!neighbours.is_worth_loading(pack) && neighbours.is_worth_loading(pack));
         neighbours.keep(pack, &entries);
         assert!(!neighbours.is_worth_loading(pack));
+        // Nor is one that could not be read.
+        let lost = PackId([2; 16]);
+        assert!(!neighbours.is_worth_loading(lost) && neighbours.is_worth_loading(lost));
+        neighbours.keep(lost, &[]);
+        assert!(!neighbours.is_worth_loading(lost));
         assert_eq!(neighbours.find(&entries[3].id), Some(entries[3].location));
     }
 
