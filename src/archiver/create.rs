@@ -23,6 +23,7 @@ use crate::format::name::ArchiveName;
 use crate::format::record::{ArchiveRecord, Member, SourceInfo};
 use crate::id::{ArchiveId, SessionId};
 use crate::repository::archives::{chain, list_archives, refresh_catalogue};
+use crate::repository::segments;
 use crate::repository::session::{Session, host_name};
 use crate::repository::{Repository, now};
 use crate::source::{Source, SourceSpec};
@@ -126,6 +127,9 @@ pub fn create(
         // The archive is confirmed: an error would have it made once more.
         let reason = chain(&error);
         created.warnings.push(format!("the archive is safe, but is shown as unconfirmed for now: {reason}"));
+    }
+    if let Err(error) = segments::join(repository.objects()) {
+        log::warn!("small segments of the index were not joined: {}", chain(&error));
     }
     if let Err(error) = refresh_catalogue(repository.objects()) {
         log::warn!(

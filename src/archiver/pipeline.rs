@@ -118,7 +118,11 @@ pub(super) fn store_image(
             let end = base.span_end(job.span);
             return Ok(Done { order: job.order, span: job.span, end, outcome: Some(outcome) });
         }
-        scratch.places = reading.earlier.map(|earlier| earlier.places(job.span)).unwrap_or_default();
+        scratch.places = reading
+            .earlier
+            .filter(|_| !store.index.is_held())
+            .map(|earlier| earlier.places(job.span))
+            .unwrap_or_default();
         store_span(store, careful.as_ref(), span_shift, job, buffer, scratch)
     };
     let stored = in_parallel(store, dispatch, work, stop, monitor)?;

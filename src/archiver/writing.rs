@@ -99,13 +99,16 @@ impl Store<'_> {
     /// Publishes where blobs of packs lie that are durable by now, once there are many: nobody needs them in memory then. Of an archive that
     /// is never published, they are what the next create of that source finds.
     pub(super) fn publish_early(&self) -> Result<()> {
-        let Some(Writers { data, maps }) = &self.writers else { return Ok(()) };
+        let Some(Writers { data, maps }) = self.writers.as_ref().filter(|_| !self.index.is_held()) else {
+            return Ok(());
+        };
         let stored: Vec<StoredPack> =
             [data, maps].into_iter().flat_map(|writer| writer.take_stored(EARLY)).collect();
         if stored.is_empty() {
             return Ok(());
         }
-        Ok(self.index.publish(stored.iter().flat_map(StoredPack::index_entries).collect())?)
+        self.index.publish(stored.iter().flat_map(StoredPack::index_entries).collect())?;
+        Ok(self.index.forget_published()?)
     }
 }
 

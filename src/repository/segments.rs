@@ -12,7 +12,7 @@ mod tests;
 use std::collections::HashSet;
 
 pub use self::lookup::Lookup;
-pub use self::publisher::{EARLY, Publisher, publish};
+pub use self::publisher::{EARLY, Publisher, join, publish};
 use super::error::{Error, Result};
 use super::objects::{Objects, name};
 use crate::format::index_segment::{IndexEntry, IndexSegment, MAX_STORED};

@@ -16,12 +16,29 @@ const MOST: usize = 128 << 10;
 /// Entries that are worth publishing before all are known, so that nobody holds more of them.
 pub const EARLY: usize = 64 << 10;
 
-/// Publishes where blobs lie: all those of the packs that the entries name. Small segments are joined to what is published.
+/// Publishes where blobs lie: all those of the packs that the entries name. It takes no longer than it must, since a compaction may take packs that the
+/// index names and no archive: segments are joined when that is over ([`join`]).
 ///
 /// # Errors
 /// [`super::Error::Storage`].
 pub fn publish(objects: &Objects, entries: Vec<IndexEntry>) -> Result<()> {
-    Publisher::beside(objects)?.publish(entries)
+    Publisher::anew(objects).publish(entries)
+}
+
+/// Joins the smallest segment of each prefix to others that are not much larger, where there are any.
+///
+/// # Errors
+/// [`super::Error::Storage`].
+pub fn join(objects: &Objects) -> Result<()> {
+    let mut publisher = Publisher::beside(objects)?;
+    let prefixes: Vec<String> = publisher.existing.keys().cloned().collect();
+    for prefix in prefixes {
+        let Some(smallest) = publisher.take_joinable(&prefix) else { continue };
+        let Ok(segment) = read(objects, &smallest.name) else { continue };
+        let replaces = vec![(smallest.id, smallest.name)];
+        publisher.publish_as(&prefix, segment.entries, segment.packs, replaces)?;
+    }
+    Ok(())
 }
 
 /// Publishes entries, in segments that are joined and split as they grow.
@@ -101,6 +118,14 @@ impl<'a> Publisher<'a> {
             self.existing.values_mut().for_each(|group| group.retain(|segment| segment.id != *id));
         }
         self.place(prefix, Batch { packs, entries, replaces })
+    }
+
+    /// The smallest segment of a prefix, if the next one is at most twice as large.
+    fn take_joinable(&mut self, prefix: &str) -> Option<ListedSegment> {
+        let group = self.existing.get_mut(prefix)?;
+        group.sort_unstable_by_key(|segment| std::cmp::Reverse(segment.len));
+        let [.., next, smallest] = &group[..] else { return None };
+        (next.len <= 2 * smallest.len).then(|| group.pop()).flatten()
     }
 
     fn place(&mut self, prefix: &str, mut batch: Batch) -> Result<()> {

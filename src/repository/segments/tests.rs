@@ -72,6 +72,7 @@ fn many_small_publications_make_few_segments() {
     let (objects, storage) = objects();
     for number in 0..300 {
         publish(&objects, entries(number * 100..number * 100 + 100)).unwrap();
+        join(&objects).unwrap();
     }
     let listed = list(&objects).unwrap();
     assert!(listed.len() <= 12, "{} segments", listed.len());
@@ -111,6 +112,7 @@ fn segments_that_others_replace_meanwhile_are_found_again() {
     publish(&objects, entries(0..100)).unwrap();
     let mut lookup = Lookup::open(&objects).unwrap();
     publish(&objects, entries(100..200)).unwrap();
+    join(&objects).unwrap();
     assert!(lookup.find(&entry(3).id, &|_| true).unwrap_err().is_missing());
     lookup.refresh().unwrap();
     assert!((0..200).all(|number| finds(&lookup, number)));
@@ -132,7 +134,8 @@ fn a_damaged_segment_hides_only_itself() {
     assert!((500..600).any(|number| finds(&lookup, number)), "its first page is whole");
     assert!((500..600).any(|number| !finds(&lookup, number)));
     // What joins segments leaves it to a repair.
-    publish(&objects, entries(100..300)).unwrap();
+    publish(&objects, entries(100..250)).unwrap();
+    join(&objects).unwrap();
     let listed = list(&objects).unwrap();
     assert!(listed.iter().any(|segment| segment.name == name) && !listed.contains(&whole[0]));
     assert!(matches!(read(&objects, &name), Err(Error::Damaged { .. })));
