@@ -1,6 +1,8 @@
 //! Compaction: what nobody needs goes, what anybody needs stays, and it is told which is which.
 
 mod common;
+#[path = "compact/missing.rs"]
+mod missing;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +15,6 @@ use copal::id::{ArchiveId, PackId};
 use copal::maintenance::Error;
 use copal::maintenance::compact::{Candidate, CompactOptions, Compacted, compact};
 use copal::repository::session::Session;
-use copal::repository::states::{Change, apply};
 use copal::storage::faults::Faults;
 use copal::storage::memory::MemoryStorage;
 use copal::storage::recorder::Op;
@@ -74,7 +75,12 @@ impl Scene {
     }
 
     fn assert_whole_but(&self, gone: &[usize]) {
-        let mut kept = BTreeSet::new();
+        self.assert_whole_beside(gone, []);
+    }
+
+    /// Whether all but some are whole, and nothing is listed beside them but `others`.
+    fn assert_whole_beside(&self, gone: &[usize], others: impl IntoIterator<Item = ArchiveId>) {
+        let mut kept: BTreeSet<_> = others.into_iter().collect();
         for (number, (id, bytes)) in self.archives.iter().enumerate() {
             if !gone.contains(&number) {
                 assert_whole(self.storage.clone(), *id, bytes);
@@ -457,125 +463,6 @@ fn a_crash_at_any_step_loses_nothing_and_the_next_one_finishes() {
             assert_eq!(names(&scene.storage, folder), Vec::<String>::new(), "after {puts}");
         }
     }
-}
-
-#[test]
-fn nothing_goes_while_an_archive_cannot_be_read() {
-    let scene = Scene::new();
-    scene.delete(&[3]);
-    let before = stored(&scene.storage);
-    let id = scene.archives[0].0;
-    for place in ["", "mirror/"] {
-        let name = copal::storage::Name::new(&format!("{place}archives/{id}")).expect("a name");
-        scene.storage.put(&name, &[b"garbage"]).expect("put");
-    }
-    let failed = run(scene.storage.clone(), CompactOptions::default());
-    assert!(matches!(failed, Err(Error::UnknownNeeds { archive, .. }) if archive == id), "{failed:?}");
-    assert_eq!(stored(&scene.storage), before);
-    assert_quiet(&scene.storage, "refused");
-    // Until it is given up.
-    scene.delete(&[0]);
-    run(scene.storage.clone(), CompactOptions::default()).expect("compact");
-    assert!(stored(&scene.storage) < before);
-    scene.assert_whole_but(&[0, 3]);
-}
-
-#[test]
-fn what_tells_of_a_deletion_goes_long_after_it() {
-    let scene = Scene::new();
-    let repository = open(scene.storage.clone());
-    let hand = Compactor::new(scene.storage.clone());
-    let days = |days: i64| copal::repository::now() - days * 24 * 3600 * 1_000_000_000;
-    hand.delete_archive_at(scene.archives[0].0, days(91));
-    hand.delete_archive_at(scene.archives[3].0, days(89));
-    for change in ["first", "second"] {
-        let change = [(scene.archives[3].0, Change::Comment(change.into()))];
-        apply(&repository, "comment", &change).expect("a comment");
-    }
-    run(scene.storage.clone(), CompactOptions::default()).expect("compact");
-    let left = names(&scene.storage, "states");
-    let kept = scene.archives[3].0.to_string();
-    assert!(left.len() == 2 && left.iter().all(|name| name.contains(&kept)), "{left:?}");
-    assert_eq!(lost(&scene.storage), []);
-}
-
-fn lost(storage: &MemoryStorage) -> Vec<ArchiveId> {
-    let listing = copal::repository::archives::list_all(open(storage.clone()).objects()).expect("list");
-    listing.lost.iter().map(|lost| lost.id).collect()
-}
-
-#[test]
-fn nothing_goes_while_an_archive_is_missing() {
-    let scene = Scene::new();
-    let before = stored(&scene.storage);
-    let id = scene.archives[3].0;
-    let places = ["", "mirror/"].map(|place| {
-        let name = copal::storage::Name::new(&format!("{place}archives/{id}")).expect("a name");
-        let bytes = scene.storage.read(&name, 1 << 20).expect("read");
-        scene.storage.delete(&name).expect("delete");
-        (name, bytes)
-    });
-    // Others work on, and the catalogue still knows.
-    let other = noise(5, 1 << 20);
-    back_up(&open(scene.storage.clone()), "new", file_of(&other).path()).id.expect("an id");
-    assert_eq!(lost(&scene.storage), [id]);
-    let failed = run(scene.storage.clone(), CompactOptions::default());
-    assert!(matches!(failed, Err(Error::Lost { archive, .. }) if archive == id), "{failed:?}");
-    assert!(stored(&scene.storage) > before);
-    // The record comes back, and with it the archive.
-    for (name, bytes) in &places {
-        scene.storage.put(name, &[bytes]).expect("put");
-    }
-    assert_eq!(lost(&scene.storage), []);
-    assert_whole(scene.storage.clone(), id, &scene.archives[3].1);
-    run(scene.storage.clone(), CompactOptions::default()).expect("compact");
-    assert_whole(scene.storage.clone(), id, &scene.archives[3].1);
-    // It goes again, and is given up.
-    places.iter().for_each(|(name, _)| scene.storage.delete(name).expect("delete"));
-    assert_eq!(lost(&scene.storage), [id]);
-    scene.delete(&[3]);
-    assert_eq!(lost(&scene.storage), []);
-    let done = run(scene.storage.clone(), CompactOptions::default()).expect("compact");
-    assert!(done.freed > 3 << 20, "{done:?}");
-    assert_eq!(lost(&scene.storage), []);
-}
-
-#[test]
-fn an_archive_that_was_deleted_and_came_back_is_missed_too() {
-    let scene = Scene::new();
-    let id = scene.archives[3].0;
-    apply(&open(scene.storage.clone()), "delete", &[(id, Change::Delete)]).expect("delete");
-    let stop = Stop::default();
-    copal::maintenance::undelete::undelete(&open(scene.storage.clone()), id, &stop).expect("undelete");
-    for place in ["", "mirror/"] {
-        let name = copal::storage::Name::new(&format!("{place}archives/{id}")).expect("a name");
-        scene.storage.delete(&name).expect("delete");
-    }
-    assert_eq!(lost(&scene.storage), [id]);
-    let failed = run(scene.storage.clone(), CompactOptions::default());
-    assert!(matches!(failed, Err(Error::Lost { archive, .. }) if archive == id), "{failed:?}");
-    apply(&open(scene.storage.clone()), "delete", &[(id, Change::Delete)]).expect("delete");
-    assert_eq!(lost(&scene.storage), []);
-    run(scene.storage.clone(), CompactOptions::default()).expect("compact");
-    assert_eq!(lost(&scene.storage), []);
-}
-
-#[test]
-fn an_archive_whose_create_did_not_end_is_not_missed() {
-    let scene = Scene::new();
-    let repository = open(scene.storage.clone());
-    let session = Session::begin(&repository, "create").expect("a session");
-    let mut record = repository.record(scene.archives[0].0).expect("a record");
-    record.session = session.id();
-    let id = session.publish(&record).expect("publish");
-    back_up(&open(scene.storage.clone()), "new", file_of(&noise(5, 1 << 20)).path()).id.expect("an id");
-    drop(session);
-    assert_eq!(lost(&scene.storage), []);
-    for place in ["", "mirror/"] {
-        let name = copal::storage::Name::new(&format!("{place}archives/{id}")).expect("a name");
-        let _ = scene.storage.delete(&name);
-    }
-    assert_eq!(lost(&scene.storage), []);
 }
 
 #[derive(Debug)]

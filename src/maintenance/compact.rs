@@ -18,10 +18,11 @@ use std::sync::Arc;
 
 use super::error::{Error, Result};
 use super::inventory::Inventory;
-use super::live::Live;
+use super::live::{Live, LostMap};
 use super::sessions::{self, Cleared};
 use crate::format::envelope::ObjectKind;
 use crate::format::msgpack;
+use crate::format::pack::PackKind;
 use crate::format::protocol::{Condemned, LostList};
 use crate::id::{ArchiveId, BlobId, Nonce16, PackId, SessionId};
 use crate::repository::archives::{LostArchive, chain, list_all, read_record};
@@ -32,7 +33,7 @@ use crate::repository::reserve;
 use crate::repository::session::Session;
 use crate::repository::standing::{Standing, Stands, standings};
 use crate::repository::states;
-use crate::repository::{Repository, now};
+use crate::repository::{self, Repository, now};
 use crate::storage::Settle;
 use crate::task::{Monitor, Stop};
 
@@ -207,13 +208,37 @@ impl<'a> Compactor<'a> {
             };
             let lost = self.live.add(&record)?;
             // What a repair has given up is needed by nobody who could have it.
-            if let Some(lost) = lost.iter().find(|lost| !self.given_up.contains(&lost.id)) {
-                return Err(unknown(chain(&lost.error)));
+            let known: Vec<&LostMap> = lost.iter().filter(|lost| !self.given_up.contains(&lost.id)).collect();
+            if let Some(first) = known.first() {
+                if known.iter().all(|lost| self.is_gone(lost)) && self.is_unfinished(stands.archive)? {
+                    continue;
+                }
+                return Err(unknown(chain(&first.error)));
             }
             self.walked.insert(stands.archive);
         }
         self.live.search_index()?;
         Ok(standings)
+    }
+
+    /// Whether a map is lost because its pack went, and not because anything is damaged.
+    fn is_gone(&self, lost: &LostMap) -> bool {
+        let repository::Error::LostBlob { pack, .. } = &*lost.error else { return false };
+        let is_there = |pack: PackId| !self.is_absent(pack_name(PackKind::Maps, pack).as_str());
+        let packs = self.repository.packs();
+        !is_there(*pack) && !packs.is_forwarded(*pack, lost.kind, &lost.id, &|_| true, &is_there)
+    }
+
+    /// Whether an archive, a map of which was found gone before, will never be a finished one: it is not confirmed yet, and whoever would confirm it misses
+    /// that map's pack, which no compactor takes from then on. Its writer stores it again, or is dead.
+    fn is_unfinished(&self, archive: ArchiveId) -> Result<bool> {
+        let objects = self.repository.objects();
+        let standings = standings(objects)?;
+        let stands = standings.iter().find(|stands| stands.archive == archive);
+        if stands.is_none_or(|stands| stands.standing != Standing::Kept) {
+            return Ok(true);
+        }
+        Ok(list_all(objects)?.archives.iter().any(|shown| shown.id() == archive && shown.unconfirmed))
     }
 
     fn run(&mut self) -> Result<()> {
@@ -363,8 +388,9 @@ impl<'a> Compactor<'a> {
 
     fn all_absent(&self, packs: &[PackId]) -> Result<bool> {
         let left = |pack: &PackId| {
-            use crate::format::pack::PackKind::{Data, Maps};
-            [Data, Maps].iter().any(|kind| !self.is_absent(pack_name(*kind, *pack).as_str()))
+            [PackKind::Data, PackKind::Maps]
+                .iter()
+                .any(|kind| !self.is_absent(pack_name(*kind, *pack).as_str()))
         };
         Ok(!packs.iter().any(left))
     }

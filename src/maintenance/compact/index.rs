@@ -20,8 +20,9 @@ const STALE_PART: usize = 4;
 /// A few segments' entries are in memory.
 pub(super) fn merge(repository: &Repository) -> Result<()> {
     let objects = repository.objects();
-    let packs = listed_packs(objects)?;
     let listed = segments::list(objects)?;
+    // Listed after the segments: what these name and is not there now is gone, and not yet to come.
+    let packs = listed_packs(objects)?;
     let mut of_prefix: BTreeMap<&str, usize> = BTreeMap::new();
     listed.iter().for_each(|segment| *of_prefix.entry(&segment.prefix).or_default() += 1);
     let mut publisher = Publisher::beside(objects)?;
