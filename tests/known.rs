@@ -4,12 +4,14 @@ mod common;
 
 use common::{back_up, file_of, make, open};
 use copal::id::ArchiveId;
-use copal::repository::archives::{is_deleted, record_name};
+use copal::maintenance::undelete::undelete;
+use copal::repository::archives::{Listing, is_deleted, list_all, record_name};
 use copal::repository::known::{Distrust, Memory};
 use copal::repository::session::Session;
 use copal::repository::states::{Change, apply, restore};
 use copal::repository::{Repository, now};
 use copal::storage::memory::MemoryStorage;
+use copal::task::Stop;
 
 const PLACE: &str = "/mnt/disk/repo";
 
@@ -26,11 +28,15 @@ impl Client {
     }
 
     fn judge(&self, repository: &Repository) -> Result<(), Distrust> {
+        self.judge_listed(repository, &list_all(repository.objects()).expect("list"))
+    }
+
+    /// Judges by what was listed before.
+    fn judge_listed(&self, repository: &Repository, listing: &Listing) -> Result<(), Distrust> {
         let mut recalled = self.memory.recall(PLACE);
         recalled.check_header(repository.header(), false)?;
-        let archives = repository.archives().expect("list");
         let is_deleted = |archive| is_deleted(repository.objects(), archive).expect("states");
-        recalled.check_archives(repository.id(), repository.config().generation, &archives, &is_deleted)
+        recalled.check_archives(repository.id(), repository.config().generation, listing, &is_deleted)
     }
 
     fn remember(&self, repository: &Repository) {
@@ -213,6 +219,20 @@ fn a_restoration_that_came_too_late_takes_nothing_back() {
         matches!(&visit, Err(Distrust::RolledBack { .. })),
         "a restoration alone excuses nothing: {visit:?}"
     );
+}
+
+#[test]
+fn what_is_restored_while_it_is_asked_for_is_not_missed() {
+    let storage = MemoryStorage::new();
+    make(storage.clone());
+    let client = Client::new();
+    let id = archive(&storage, "web01", b"one");
+    assert_eq!(client.visit(&storage), Ok(()));
+    change(&storage, id, Change::Delete);
+    let repository = open(storage.clone());
+    let listing = list_all(repository.objects()).expect("list");
+    undelete(&repository, id, &Stop::default()).expect("undelete");
+    assert_eq!(client.judge_listed(&repository, &listing), Ok(()));
 }
 
 #[test]

@@ -107,8 +107,7 @@ impl Store<'_> {
         if stored.is_empty() {
             return Ok(());
         }
-        self.index.publish(stored.iter().flat_map(StoredPack::index_entries).collect())?;
-        Ok(self.index.forget_published()?)
+        Ok(self.index.publish_early(stored.iter().flat_map(StoredPack::index_entries).collect())?)
     }
 }
 

@@ -124,12 +124,13 @@ impl Found {
         let Self { locked, place, memory, recalled } = self;
         let (repository, more) = unlock(locked)?;
         let repository = Arc::new(repository);
-        let Listing { archives, deleted, lost } = list_all(repository.objects())?;
+        let listing = list_all(repository.objects())?;
         let generation = repository.config().generation;
         if let Some(recalled) = recalled {
             let is_deleted = |archive| is_deleted(repository.objects(), archive).unwrap_or(false);
-            recalled.check_archives(repository.id(), generation, &archives, &is_deleted)?;
+            recalled.check_archives(repository.id(), generation, &listing, &is_deleted)?;
         }
+        let Listing { archives, deleted, lost } = listing;
         memory.remember(&place, repository.header(), generation, &archives);
         Ok((Opened { repository, archives, deleted, lost, place, memory }, more))
     }

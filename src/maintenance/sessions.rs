@@ -13,11 +13,11 @@ use crate::format::location::Location;
 use crate::id::{ArchiveId, BlobId, PackId, SessionId};
 use crate::image::Image;
 use crate::image::maps::Maps;
-use crate::repository::Repository;
 use crate::repository::archives::{Archive, chain, list_archives};
 use crate::repository::liveness::{ListedSession, SILENCE, list_sessions};
 use crate::repository::packs::Moved;
 use crate::repository::session::{Session, Unconfirmed};
+use crate::repository::{self, Repository};
 
 /// Cache for walking maps, in bytes.
 const WALK_CACHE: usize = 8 << 20;
@@ -115,7 +115,12 @@ fn is_complete(
     };
     for member in &record.members {
         let image = Image::of(member, repository.config().span_shift);
-        maps.walk(&image, &mut visit).map_err(|error| chain(&error))?;
+        match maps.walk(&image, &mut visit) {
+            Ok(()) => {}
+            // Its pack went before the archive was published.
+            Err(error) if matches!(*error, repository::Error::LostBlob { .. }) => return Ok(false),
+            Err(error) => return Err(chain(&*error)),
+        }
     }
     let stays = |moved: &Moved| ground.stays(moved);
     let safe = |pack: PackId| ground.is_safe(pack);

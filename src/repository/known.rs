@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::archives::Archive;
+use super::archives::{Archive, Listing};
 use super::reference::format_time;
 use crate::format::config::{ConfigHeader, EncryptionMode};
 use crate::id::{ArchiveId, RepositoryId};
@@ -184,10 +184,10 @@ impl Recalled {
         Ok(())
     }
 
-    /// Judges the archives of an opened repository whose header was judged. `archives` oldest first.
+    /// Judges the archives of an opened repository whose header was judged.
     ///
-    /// One that this client remembers may be called otherwise now, or give way to a newer one of its name. One that is not there is asked for
-    /// with `is_deleted`: a sealed state that says so is somebody's deletion, and no rollback.
+    /// One that this client remembers may be called otherwise now, give way to a newer one of its name, or be listed as deleted, restored though it may be since.
+    /// One that is not there is asked for with `is_deleted`: a sealed state that says so is somebody's deletion, and no rollback.
     ///
     /// # Errors
     /// [`Distrust`].
@@ -195,7 +195,7 @@ impl Recalled {
         &self,
         repository: RepositoryId,
         generation: u64,
-        archives: &[Archive],
+        listing: &Listing,
         is_deleted: &dyn Fn(ArchiveId) -> bool,
     ) -> Result<(), Distrust> {
         let Some(seen) = &self.seen else { return Ok(()) };
@@ -203,8 +203,11 @@ impl Recalled {
             return Err(Distrust::OlderConfig { repository, found: generation, known: seen.generation });
         }
         for (name, &(archive, time)) in &seen.newest {
+            let same = |found: &Archive| found.id() == archive;
             let newer = |found: &Archive| found.name.as_str() == name.as_str() && found.entry.finished > time;
-            if !archives.iter().any(|found| found.id() == archive || newer(found)) && !is_deleted(archive) {
+            let is_listed = listing.archives.iter().any(|found| same(found) || newer(found))
+                || listing.deleted.iter().any(same);
+            if !is_listed && !is_deleted(archive) {
                 let (name, time) = (name.clone(), format_time(time));
                 return Err(Distrust::RolledBack { repository, archive, name, time });
             }
@@ -269,7 +272,8 @@ mod tests {
         let fresh = header(3, EncryptionMode::None);
         assert!(matches!(judge("/new", &fresh, true), Err(Distrust::Unencrypted { .. })));
         assert_eq!(judge("/new", &fresh, false), Ok(()));
-        let older = memory.recall("/repo").check_archives(ours.repository, 1, &[], &|_| false);
+        let older =
+            memory.recall("/repo").check_archives(ours.repository, 1, &Listing::default(), &|_| false);
         assert!(matches!(older, Err(Distrust::OlderConfig { found: 1, known: 2, .. })));
     }
 }

@@ -7,7 +7,7 @@ use crate::format::pack::PackKind;
 use crate::id::PackId;
 use crate::maintenance::error::Result;
 use crate::repository::guards::{condemned_lists, intents};
-use crate::repository::segments;
+use crate::repository::segments::Lookup;
 
 /// A pack that is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,13 +107,6 @@ impl Compactor<'_> {
 
     /// Packs that the index names.
     fn indexed_packs(&self) -> Result<HashSet<PackId>> {
-        let mut packs = HashSet::new();
-        segments::each(self.repository.objects(), |_, segment| -> Result<()> {
-            packs.extend(
-                segment.into_iter().flat_map(|segment| segment.entries).map(|entry| entry.location.pack.id),
-            );
-            Ok(())
-        })?;
-        Ok(packs)
+        Ok(Lookup::open(self.repository.objects())?.packs().clone())
     }
 }

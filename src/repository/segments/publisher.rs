@@ -17,7 +17,7 @@ const MOST: usize = 128 << 10;
 pub const EARLY: usize = 64 << 10;
 
 /// Publishes where blobs lie: all those of the packs that the entries name. It takes no longer than it must, since a compaction may take packs that the
-/// index names and no archive: segments are joined when that is over ([`join`]).
+/// index names and no archive yet: segments are joined when that is over ([`join`]).
 ///
 /// # Errors
 /// [`super::Error::Storage`].
@@ -25,7 +25,7 @@ pub fn publish(objects: &Objects, entries: Vec<IndexEntry>) -> Result<()> {
     Publisher::anew(objects).publish(entries)
 }
 
-/// Joins the smallest segment of each prefix to others that are not much larger, where there are any.
+/// Joins segments of one prefix until each is much larger than the next.
 ///
 /// # Errors
 /// [`super::Error::Storage`].
@@ -33,10 +33,12 @@ pub fn join(objects: &Objects) -> Result<()> {
     let mut publisher = Publisher::beside(objects)?;
     let prefixes: Vec<String> = publisher.existing.keys().cloned().collect();
     for prefix in prefixes {
-        let Some(smallest) = publisher.take_joinable(&prefix) else { continue };
-        let Ok(segment) = read(objects, &smallest.name) else { continue };
-        let replaces = vec![(smallest.id, smallest.name)];
-        publisher.publish_as(&prefix, segment.entries, segment.packs, replaces)?;
+        while let Some(smallest) = publisher.take_joinable(&prefix) {
+            // One that cannot be read stays as it is, for a repair.
+            let Ok(segment) = read(objects, &smallest.name) else { continue };
+            let replaces = vec![(smallest.id, smallest.name)];
+            publisher.publish_as(&prefix, segment.entries, segment.packs, replaces)?;
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use copal::format::config::{ConfigHeader, EncryptionMode};
+use copal::repository::archives::Listing;
 use copal::repository::known::Memory;
 
 use crate::samples::REPOSITORY;
@@ -33,7 +34,7 @@ pub(super) fn memory(input: &[u8]) -> bool {
         let memory = Memory::new(state.path().to_owned());
         let mut recalled = memory.recall(PLACE);
         let judged = recalled.check_header(&header(), false);
-        let listed = recalled.check_archives(REPOSITORY, 0, &[], &|_| false);
+        let listed = recalled.check_archives(REPOSITORY, 0, &Listing::default(), &|_| false);
         std::fs::remove_file(&file).expect("the file can be removed");
         judged.is_err() || listed.is_err()
     })
