@@ -259,7 +259,8 @@ fn chunks_that_lie_beside_each_other_are_one_read() {
 #[test]
 fn readers_that_collide_read_nothing_twice() {
     let (recorder, repository, image, bytes) = many_chunks();
-    let reader = reader_of(&repository);
+    // Room for all: a chunk of 4 KiB takes a block of 16.
+    let reader = ImageReader::new(repository.clone(), 16 << 20);
     std::thread::scope(|scope| {
         for thread in 0..8 {
             let (reader, bytes) = (&reader, &bytes);
