@@ -248,7 +248,7 @@ fn chunks_that_lie_beside_each_other_are_one_read() {
     assert!(reads.iter().sum::<u64>() < (2 << 20) + overhead, "nothing is read twice: {reads:?}");
     assert_eq!(reader.counts().chunks.loads, 512);
 
-    // All at once, with nothing there before: two looks of a megabyte, whose chunks are a little longer sealed than one read may be.
+    // All at once, with nothing there before: two looks of a megabyte; the pack may have chunks in another order than the image.
     recorder.clear();
     let mut buffer = vec![0; 2 << 20];
     reader_of(&repository).read_at(&image, 0, &mut buffer).expect("read");
