@@ -13,6 +13,8 @@
 //!
 //! and beside them `cores`, `plain` bytes, `chunks`, and how many of these are `distinct`.
 
+mod common;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::hint::black_box;
@@ -20,7 +22,6 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use copal::chunker::{Chunker, data_runs};
 use copal::codec::compress::Compression;
@@ -31,6 +32,8 @@ use copal::id::{BlobId, RepositoryId};
 use copal::repository::unlock::InitOptions;
 use copal::source::{Source, SourceSpec};
 use parking_lot::Mutex;
+
+use common::{each, median};
 
 /// Data held in memory at most.
 const SAMPLE: u64 = 1 << 30;
@@ -65,7 +68,7 @@ fn main() -> Result<(), Failure> {
     let read = reading(path, &pieces, cores)?;
     let zeros = finding_zeros(1 << defaults.span_shift);
     let [hash, seal, store] = [Work::Hash, Work::Seal, Work::Store].map(|work| {
-        [1, cores].map(|threads| plain as f64 / 1e6 / median(|| chain.run(work, &pieces, threads)))
+        [1, cores].map(|threads| plain as f64 / 1e6 / median(ROUNDS, || chain.run(work, &pieces, threads)))
     });
     let met = chain.run(Work::Hash, &pieces, cores);
     let both = |[one, all]: [f64; 2]| format!("{{\"one_core\": {one:.1}, \"all_cores\": {all:.1}}}");
@@ -80,34 +83,6 @@ fn main() -> Result<(), Failure> {
         met.distinct,
     );
     Ok(())
-}
-
-/// Seconds, the median of some rounds.
-fn median<T>(mut work: impl FnMut() -> T) -> f64 {
-    let mut times: Vec<f64> = (0..ROUNDS)
-        .map(|_| {
-            let began = Instant::now();
-            black_box(work());
-            began.elapsed().as_secs_f64()
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[ROUNDS / 2]
-}
-
-/// Does something with each piece on so many threads, and each thread with a state of its own.
-fn each<S: Default>(pieces: &[Piece], threads: usize, work: impl Fn(&Piece, &mut S) + Sync) {
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                let mut state = S::default();
-                while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    work(piece, &mut state);
-                }
-            });
-        }
-    });
 }
 
 /// The first data of an image. Reading it here also puts it into the page cache.
@@ -152,7 +127,7 @@ fn reading(path: &str, pieces: &[Piece], cores: usize) -> Result<[f64; 2], Failu
             file.read_exact_at(&mut buffer[..length(part)], part.start).expect("it was read before");
         }
     };
-    Ok([1, cores].map(|threads| bytes as f64 / 1e6 / median(|| each(pieces, threads, read))))
+    Ok([1, cores].map(|threads| bytes as f64 / 1e6 / median(ROUNDS, || each(pieces, threads, read))))
 }
 
 /// MB/s of looking for data where there is none, a span at a time, on one core.
@@ -162,7 +137,7 @@ fn finding_zeros(span: usize) -> f64 {
     zeros.fill(0);
     ZEROS as f64
         / 1e6
-        / median(|| zeros.chunks(span).map(|span| data_runs(black_box(span)).len()).sum::<usize>())
+        / median(ROUNDS, || zeros.chunks(span).map(|span| data_runs(black_box(span)).len()).sum::<usize>())
 }
 
 /// How far along the chain chunks go.

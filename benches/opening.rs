@@ -4,11 +4,11 @@
 //! a restore, could reach if storage and transport were free. Prints one JSON object: `one_core` and `all_cores` in MB/s (10^6 plain bytes),
 //! `chunk_us` in µs for each chunk, and how many chunks and plain bytes were opened.
 
+mod common;
+
 use std::collections::HashSet;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use copal::codec::keys::BlobKind;
 use copal::codec::slot_key::Secret;
@@ -22,6 +22,8 @@ use copal::repository::packs::pack_name;
 use copal::repository::reference::Reference;
 use copal::repository::unlock::Locked;
 use copal::storage::local::LocalStorage;
+
+use common::{each, median};
 
 /// Sealed bytes held in memory at most.
 const SAMPLE: u64 = 2 << 30;
@@ -49,22 +51,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         black_box(plain.expect("the repository is whole")).len()
     };
     let mut plain = 0;
-    let one = median(|| {
+    let one = median(ROUNDS, || {
         let mut scratch = Vec::new();
         plain = chunks.iter().map(|sealed| open(sealed, &mut scratch)).sum::<usize>();
     });
     let cores = std::thread::available_parallelism()?.get();
-    let all = median(|| {
-        let next = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..cores {
-                scope.spawn(|| {
-                    let mut scratch = Vec::new();
-                    while let Some(sealed) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        open(sealed, &mut scratch);
-                    }
-                });
-            }
+    let all = median(ROUNDS, || {
+        each(&chunks, cores, |sealed, scratch| {
+            open(sealed, scratch);
         });
     });
     println!(
@@ -75,19 +69,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         chunks.len(),
     );
     Ok(())
-}
-
-/// Seconds, the median of some rounds.
-fn median(mut work: impl FnMut()) -> f64 {
-    let mut times: Vec<f64> = (0..ROUNDS)
-        .map(|_| {
-            let began = Instant::now();
-            work();
-            began.elapsed().as_secs_f64()
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[ROUNDS / 2]
 }
 
 /// The sealed chunks of an archive in the order of its image, each once.

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from bench import MIB, drop_caches, rate, read_data
+from bench import MIB, Image, drop_caches, rate, read_data, say
 
 GIB = 1 << 30
 # Runs of which the median counts; what takes longer than SLOW seconds is run once.
@@ -37,6 +37,7 @@ class Bench:
         self.offsets = self.image.offsets()
         self.figures = collections.defaultdict(dict)
         self.notes = []
+        self.versions = []
 
     def note(self, key, tool, figure):
         self.figures[key][tool if isinstance(tool, str) else tool.name] = figure
@@ -70,6 +71,21 @@ def memory_disk(path):
     """Mounts what keeps its files in memory. The script that measures takes it away."""
     os.makedirs(path)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=90%", "bench", path], check=True)
+
+
+def run(measure, table):
+    """Runs what a script measures in WORK with TOOLS, LONG and IMAGE...; prints how far it came if it fails. What it worked with, and the minutes it took."""
+    end_on_signals()
+    began = time.monotonic()
+    work, wanted, long = sys.argv[1], sys.argv[2].split(), sys.argv[3] == "long"
+    bench = Bench(work, [Image(path) for path in sys.argv[4:]])
+    memory_disk(bench.fast)
+    try:
+        bench.versions = measure(bench, wanted, long)
+    except Exception:
+        say(f"\nUntil it failed:\n{table(bench.figures)}\n")
+        raise
+    return bench, (time.monotonic() - began) / 60
 
 
 def several(measure):

@@ -9,7 +9,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import time
 
 import bench_copal
@@ -18,8 +17,8 @@ import bench_long
 import bench_peers
 import bench_rows
 import bench_sources
-from bench import MIB, Image, machine, rate, say
-from bench_common import GIB, RUNS, Bench, available, end_on_signals, memory_disk, several
+from bench import MIB, machine, rate, say
+from bench_common import GIB, RUNS, available, run, several
 from bench_series import SLOW, Step, compare_last, knows, series
 
 TIB = 1 << 40
@@ -222,21 +221,12 @@ def measure(bench, wanted, long):
 
 
 def main():
-    end_on_signals()
-    began = time.monotonic()
-    work, wanted, long = sys.argv[1], sys.argv[2].split(), sys.argv[3] == "long"
-    bench = Bench(work, [Image(path) for path in sys.argv[4:]])
-    memory_disk(bench.fast)
-    try:
-        versions = measure(bench, wanted, long)
-    except Exception:
-        say(f"\nUntil it failed:\n{bench_rows.table(bench.figures, rows.ROWS, rows.COLUMNS)}\n")
-        raise
+    bench, minutes = run(measure, lambda figures: bench_rows.table(figures, rows.ROWS, rows.COLUMNS))
     stored = [step.image for step in plan(bench.images) if step.key != "unchanged"]
     described = ", ".join(f"{image.name} ({image.size / 1e9:.2f} GB, {image.data / 1e9:.2f} GB of data)" for image in stored)
-    print(f"{machine()}; {time.strftime('%Y-%m-%d')}. {'; '.join(versions)}.")
+    print(f"{machine()}; {time.strftime('%Y-%m-%d')}. {'; '.join(bench.versions)}.")
     print(f"Images, in the order of their archives: {described}. Medians of {RUNS} runs, each with a new repository; one of a series with a create of "
-          f"more than {SLOW} s. Sources in the page cache. MB/s are 10^6 bytes of data. {(time.monotonic() - began) / 60:.0f} minutes.\n")
+          f"more than {SLOW} s. Sources in the page cache. MB/s are 10^6 bytes of data. {minutes:.0f} minutes.\n")
     print(bench_rows.table(bench.figures, rows.ROWS, rows.COLUMNS) + "\n")
     print("\n".join(f"- {line}" for line in bench.notes))
 

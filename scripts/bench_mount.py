@@ -5,15 +5,14 @@ mount of its own and a page cache that holds nothing. Copal's figures stand besi
 """
 
 import os
-import sys
 import time
 
 import bench_copal
 import bench_long
 import bench_peers
 import bench_rows
-from bench import MIB, Image, machine, say
-from bench_common import RUNS, SLOW, Bench, end_on_signals, memory_disk, several
+from bench import MIB, machine, say
+from bench_common import RUNS, SLOW, run, several
 from bench_readers import by_many, deep, first_byte, listed, one_by_one, restores, sequential
 
 
@@ -55,6 +54,7 @@ def prepare(bench, tool):
 
 def measure(bench, wanted, long):
     """Each tool in turn, alone; the versions of those that were there."""
+    os.makedirs(f"{bench.work}/files", exist_ok=True)
     versions = []
     for name in wanted:
         tool = bench_peers.CLASSES[name](bench.work)
@@ -74,23 +74,13 @@ def measure(bench, wanted, long):
 
 
 def main():
-    end_on_signals()
-    began = time.monotonic()
-    work, wanted, long = sys.argv[1], sys.argv[2].split(), sys.argv[3] == "long"
-    bench = Bench(work, [Image(path) for path in sys.argv[4:]])
-    os.makedirs(f"{work}/files", exist_ok=True)
-    memory_disk(bench.fast)
-    try:
-        versions = measure(bench, wanted, long)
-    except Exception:
-        say(f"\nUntil it failed:\n{bench_rows.table(bench.figures)}\n")
-        raise
+    bench, minutes = run(measure, bench_rows.table)
     image = bench.image
     before = f", after {bench.images[bench.stored[0]].name}" if len(bench.stored) > 1 else ""
-    print(f"{machine()}; {time.strftime('%Y-%m-%d')}. {'; '.join(versions)}.")
+    print(f"{machine()}; {time.strftime('%Y-%m-%d')}. {'; '.join(bench.versions)}.")
     print(f"{image.name} ({image.size / 1e9:.2f} GB, {image.data / 1e9:.2f} GB of data){before}. Medians of {RUNS} runs, one of what takes more than {SLOW} s, "
           f"and one of random reads, tar and what is read at once. Cold: a new mount, and nothing in the page cache, packs and programs included. MB/s are 10^6 bytes of data "
-          f"(of tar's output: of that). {(time.monotonic() - began) / 60:.0f} minutes.\n")
+          f"(of tar's output: of that). {minutes:.0f} minutes.\n")
     print(bench_rows.table(bench.figures) + "\n")
     print("\n".join(f"- {note}" for note in bench.notes))
 
