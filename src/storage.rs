@@ -10,6 +10,7 @@ pub mod local;
 pub mod memory;
 pub mod patient;
 pub mod recorder;
+pub mod uncached;
 
 use std::fmt;
 use std::io;

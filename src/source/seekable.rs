@@ -9,7 +9,6 @@ use std::fs::File;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -20,6 +19,7 @@ use super::device::DeviceFacts;
 use super::file::Fingerprint;
 use super::{SourceError, SourceKind};
 use crate::format::record::FileState;
+use crate::storage::uncached::Uncached;
 
 /// A source with a length, read at offsets by any number of threads.
 #[derive(Debug)]
@@ -30,6 +30,7 @@ pub struct Seekable {
     origin: Origin,
     /// Whether asking for holes is worth it; also keeps one thread's seek from interleaving with another's.
     finds_holes: Mutex<bool>,
+    uncached: Uncached,
 }
 
 #[derive(Debug)]
@@ -40,11 +41,15 @@ enum Origin {
 
 impl Seekable {
     pub(super) fn file(file: File, path: PathBuf, len: u64, before: Fingerprint, is_settled: bool) -> Self {
-        Self { file, path, len, origin: Origin::File { before, is_settled }, finds_holes: Mutex::new(true) }
+        Self::new(file, path, len, Origin::File { before, is_settled }, true)
     }
 
     pub(super) fn device(file: File, path: PathBuf, len: u64, facts: DeviceFacts) -> Self {
-        Self { file, path, len, origin: Origin::Device(facts), finds_holes: Mutex::new(false) }
+        Self::new(file, path, len, Origin::Device(facts), false)
+    }
+
+    fn new(file: File, path: PathBuf, len: u64, origin: Origin, finds_holes: bool) -> Self {
+        Self { file, path, len, origin, finds_holes: Mutex::new(finds_holes), uncached: Uncached::default() }
     }
 
     /// Its length in bytes when it was opened.
@@ -72,7 +77,7 @@ impl Seekable {
         let mut filled = 0;
         while filled < wanted {
             let at = offset + filled as u64;
-            match self.file.read_at(&mut buf[filled..], at) {
+            match self.uncached.read_at(&self.file, at, &mut buf[filled..]) {
                 Ok(0) => {
                     return Err(SourceError::Shrank {
                         path: self.path.clone(),

@@ -18,6 +18,7 @@ mod tree;
 
 use self::descriptors::Descriptors;
 use self::tree::Tree;
+use super::uncached::Uncached;
 use super::{Listed, Name, Settle, Storage};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -25,7 +26,6 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// Where files are written before they are published.
@@ -43,8 +43,6 @@ const OPEN_OBJECT: OFlags =
 const CREATE_FILE: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// `RWF_DONTCACHE`, since Linux 6.14: pages that this read brings into the page cache leave it with the read.
-const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 /// A read that long is of many blobs at once, in bytes.
 const LONG_READ: usize = 256 << 10;
 
@@ -58,8 +56,7 @@ pub struct LocalStorage {
     path: PathBuf,
     tree: Tree,
     descriptors: Descriptors,
-    /// What is read stays in the page cache: this file system has no reads that leave nothing behind.
-    keeps_pages: AtomicBool,
+    uncached: Uncached,
 }
 
 impl LocalStorage {
@@ -94,7 +91,7 @@ impl LocalStorage {
             path: path.to_owned(),
             tree,
             descriptors: Descriptors::default(),
-            keeps_pages: AtomicBool::new(false),
+            uncached: Uncached::default(),
         })
     }
 
@@ -141,23 +138,21 @@ impl LocalStorage {
         Ok((file.into(), len))
     }
 
-    /// Fills `buf`. Long reads leave nothing behind in the page cache, where the system can do that: their bytes are wanted once, and
-    /// fresh pages for them cost more than the bytes.
+    /// Fills `buf`. Long reads leave nothing behind in the page cache: their bytes are wanted once.
     fn fill(&self, file: &File, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        if buf.len() < LONG_READ {
+            return file.read_exact_at(buf, offset);
+        }
         let mut filled = 0;
-        while buf.len() >= LONG_READ && filled < buf.len() && !self.keeps_pages.load(Ordering::Relaxed) {
-            let rest = &mut [io::IoSliceMut::new(&mut buf[filled..])];
-            match rustix::io::preadv2(file, rest, offset + filled as u64, DONTCACHE) {
+        while filled < buf.len() {
+            match self.uncached.read_at(file, offset + filled as u64, &mut buf[filled..]) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(read) => filled += read,
-                Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
-                    self.keeps_pages.store(true, Ordering::Relaxed);
-                }
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
-        file.read_exact_at(&mut buf[filled..], offset + filled as u64)
+        Ok(())
     }
 
     /// Adds the objects right in `path` to `listed`, and the directories to `dirs`.

@@ -161,3 +161,34 @@ fn a_delta_of_thin_volumes() {
         assert_eq!(place.copal("info repo::disk --json").ok().json()["members"][0]["source_token"], "2");
     }
 }
+
+#[test]
+fn what_is_read_of_a_file_does_not_stay_in_the_page_cache() {
+    let place = Place::with_repository();
+    place.write("disk.img", &noise(3, 8 << 20));
+    let resident = || {
+        let told = place.shell("fincore -nb -o RES disk.img").ok();
+        String::from_utf8_lossy(&told.stdout).trim().parse::<u64>().expect("a number")
+    };
+    let drop_pages = || {
+        let file = fs::File::open(place.path("disk.img")).expect("open");
+        file.sync_all().expect("sync");
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("fadvise");
+        file
+    };
+    let dont_cache = rustix::io::ReadWriteFlags::from_bits_retain(0x80);
+    let mut byte = [0];
+    let can_drop =
+        rustix::io::preadv2(drop_pages(), &mut [std::io::IoSliceMut::new(&mut byte)], 0, dont_cache);
+    if !can("reads that leave no pages behind (Linux 6.14)", can_drop.is_ok()) {
+        return;
+    }
+    drop_pages();
+    assert_eq!(resident(), 0);
+    place.copal("create repo::cold disk.img").ok();
+    // What was read ahead of a reader may be there.
+    assert!(resident() <= 1 << 20, "{} bytes stay", resident());
+    fs::read(place.path("disk.img")).expect("read");
+    place.copal("create repo::warm disk.img --force-read").ok();
+    assert_eq!(resident(), 8 << 20, "what others wanted stays");
+}

@@ -244,7 +244,7 @@ fn long_reads_are_whole_and_do_not_go_beyond_the_end() {
     storage.put(&object, &[&bytes]).unwrap();
     // Once as this file system does it, once as one does that keeps pages.
     for keeps_pages in [false, true] {
-        storage.keeps_pages.store(keeps_pages, Ordering::Relaxed);
+        storage.uncached.set_keeps_pages(keeps_pages);
         let mut buf = vec![0; 2 * LONG_READ];
         storage.read_range(&object, 5, &mut buf).unwrap();
         assert!(buf == bytes[5..][..buf.len()]);
