@@ -8,6 +8,8 @@ COLUMNS = {"copal": "Copal", "ceiling": "ceiling", "beside": "beside", "borg": "
 MEMORY, WORKER = 128, 48
 # Sizes of the stream, in GiB; of the long ones, only longer runs.
 STREAMS, LONG_STREAMS = (1, 8), (64, 1024)
+# Millions of chunks in repositories that are crowded.
+CROWD, LARGE_CROWD = 10, 130
 # What a GiB may cost in a long stream beside one in the shortest.
 CONSTANT = 1.1
 BOUND = f"{MEMORY} MiB + {WORKER} MiB a worker"
@@ -49,6 +51,9 @@ ROWS = [
     Row("first create of vm-1, two cores over one", "×", "scaling", (Target(None, least=1.8),)),
     *(row for gib in STREAMS for row in cost(gib)),
     *(row for gib in LONG_STREAMS for row in cost(gib, long=True)),
-    Row("first create of vm-1 beside 10 million chunks", "MB/s", "crowded", (), "an empty repository", long=True),
+    Row(f"storing {CROWD} million chunks of 4 KiB, peak memory", "MiB", "crowding, memory", (Target("beside", most=1),), BOUND, long=True),
+    Row(f"first create of vm-1 beside {CROWD} million chunks", "MB/s", "crowded", (), "an empty repository", long=True),
     memory("crowded", long=True),
+    Row(f"first create of vm-1 beside {LARGE_CROWD} million chunks, made up", "MB/s", "large crowd", (), "an empty repository", long=True),
+    memory("large crowd", long=True),
 ]

@@ -3,12 +3,12 @@
 import os
 import random
 import shutil
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import bench_peers
+import bench_sources
 from bench import MIB, Image, drop_caches, say
 
 TIB = 1 << 40
@@ -90,21 +90,15 @@ def many_archives(bench, tool):
     shutil.rmtree(tool.repository)
 
 
-def store_lines(tool, thousands):
-    """A repository with chunks of 4 KiB that are all different and compress well."""
+def store_chunks(tool, thousands):
+    """A repository with chunks of 4 KiB that are all different and compress well; the most memory that it took to store them."""
     tool.init()
-    lines = subprocess.Popen(["seq", "-f", "%04095.0f", str(thousands * 1000)], stdout=subprocess.PIPE)
-    try:
-        words = ["copal", "create", "--chunker", "fixed,4K", f"{tool.repository}::big", "-"]
-        subprocess.run(words, env=tool.environment, stdin=lines.stdout, stdout=subprocess.DEVNULL, check=True)
-    finally:
-        lines.stdout.close()
-        lines.kill()
-        lines.wait()
+    words = ["copal", "create", "--chunker", "fixed,4K", f"{tool.repository}::big", "-"]
+    return tool.run(*words, feed=bench_sources.stream(thousands * 4096000))[1]
 
 
 def many_chunks(bench, tool, thousands, held):
-    store_lines(tool, thousands)
+    store_chunks(tool, thousands)
     begun(bench, tool, held, "big", [(0, 4096)])
     shutil.rmtree(tool.repository)
 
