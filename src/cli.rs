@@ -7,6 +7,7 @@ mod exit;
 mod location;
 mod logger;
 mod output;
+mod private;
 mod progress;
 mod repository;
 mod secret;

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::private;
 use crate::codec::slot_key::Secret;
 
 /// Longest passphrase in bytes.
@@ -283,23 +284,14 @@ fn read_key_file(path: &Path) -> anyhow::Result<Secret> {
 
 /// Makes a key file of 32 random bytes in hex, readable by its owner only. An existing file is left alone.
 pub(super) fn make_key_file(path: &Path) -> anyhow::Result<bool> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
     let mut random = [0; 32];
     getrandom::fill(&mut random)?;
     let mut text: Zeroizing<String> =
         Zeroizing::new(random.iter().map(|byte| format!("{byte:02x}")).collect());
     random.zeroize();
     text.push('\n');
-    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(mut file) => {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            Ok(true)
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("cannot make key file {}", path.display())),
-    }
+    let made = private::make(path, text.as_bytes());
+    made.with_context(|| format!("cannot make key file {}", path.display()))
 }
 
 /// Hands a secret to the process that serves a mount: its sort, then its bytes.

@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -11,9 +10,9 @@ use zeroize::Zeroizing;
 
 use super::{open, split, told_new};
 use crate::cli::args::{KeyExportArgs, KeyImportArgs};
-use crate::cli::output;
 use crate::cli::repository::Found;
 use crate::cli::secret::SecretArgs;
+use crate::cli::{output, private};
 use crate::codec::slot_key::Derivation;
 use crate::format::recovery::{MAX_FORM, RecoveryForm};
 use crate::repository::Error;
@@ -32,7 +31,10 @@ pub(super) fn export(args: &KeyExportArgs) -> anyhow::Result<()> {
         out.write_all(text.as_bytes())?;
         return Ok(out.flush()?);
     };
-    write_new(file, &text).with_context(|| format!("cannot write {}", file.display()))?;
+    let made = private::make(file, text.as_bytes());
+    if !made.with_context(|| format!("cannot write {}", file.display()))? {
+        bail!("{} is there already, and stays as it is: name another file", file.display());
+    }
     output::lines([
         format!("Wrote the keys of repository {} to {}.", opened.repository.id(), file.display()),
         "NOTHING PROTECTS THEM: whoever reads that file can read every backup, those of the future too.".into(),
@@ -52,17 +54,6 @@ fn check_target(file: &Path, repository: &Path) -> anyhow::Result<()> {
     };
     if inside {
         bail!("{} lies in the repository, which these keys open: keep them elsewhere", file.display());
-    }
-    Ok(())
-}
-
-/// Writes a new file that its owner alone can read. One that could not be finished is removed.
-fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    if let Err(error) = written {
-        let _ = std::fs::remove_file(path);
-        return Err(error.into());
     }
     Ok(())
 }
