@@ -6,6 +6,7 @@ pub mod create;
 pub mod earlier;
 mod error;
 pub mod extract;
+mod gather;
 mod pipeline;
 mod reuse;
 mod salvage;

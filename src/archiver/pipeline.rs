@@ -12,14 +12,16 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::base::Base;
 use super::earlier::Earlier;
 use super::error::{Error, Result};
+use super::gather::SpanData;
 use super::salvage::{Careful, ReadErrors};
-use super::span::{Scratch, SpanOutcome, Store};
+use super::span::{SpanOutcome, Store};
 use super::unused::Unused;
 use super::{Monitor, Stop};
 use crate::extent::{HOLE_UNIT, span_len};
 use crate::format::limits::MAX_IMAGE;
 use crate::format::record::Root;
 use crate::image::tree_writer::TreeWriter;
+use crate::repository::index::Places;
 use crate::source::{Source, SourceKind, Stream};
 use crate::task::workers;
 
@@ -111,19 +113,19 @@ pub(super) fn store_image(
         (None, None) => Ok(0),
     };
     let careful = seekable.map(|source| Careful::new(source, reading.read_errors, stop));
-    let work = |job: Job, (buffer, scratch): &mut (Vec<u8>, Scratch)| {
+    let work = |job: Job, data: &mut SpanData| {
         if let (Some(base), Some(source)) = (base, &careful)
             && let Some(outcome) = base.take_over(store, source, job.span)?
         {
             let end = base.span_end(job.span);
             return Ok(Done { order: job.order, span: job.span, end, outcome: Some(outcome) });
         }
-        scratch.places = reading
+        let places = reading
             .earlier
             .filter(|_| !store.index.is_held())
             .map(|earlier| earlier.places(job.span))
             .unwrap_or_default();
-        store_span(store, careful.as_ref(), span_shift, job, buffer, scratch)
+        store_span(store, careful.as_ref(), span_shift, job, data, &places)
     };
     let stored = in_parallel(store, dispatch, work, stop, monitor)?;
     Ok(StoredImage {
@@ -266,35 +268,31 @@ fn store_span(
     source: Option<&Careful<'_>>,
     span_shift: u8,
     job: Job,
-    buffer: &mut Vec<u8>,
-    scratch: &mut Scratch,
+    data: &mut SpanData,
+    places: &Places,
 ) -> Result<Done> {
     let Job { order, span, content } = job;
     let base = span << span_shift;
-    let (len, outcome) = match content {
+    match content {
         Content::Read { len, parts } => {
             let Some(source) = source else { return Err(Error::Panicked { what: "the reader of a stream" }) };
-            buffer.resize(len, 0);
-            let mut present = Vec::with_capacity(parts.len());
+            data.begin(base, len);
             for part in parts {
-                let range = (part.start - base) as usize..(part.end - base) as usize;
-                source.read_at(part.start, &mut buffer[range.clone()])?;
-                store.counters.read.fetch_add(range.len() as u64, Ordering::Relaxed);
+                data.read(part.clone(), |at, buf| source.read_at(at, buf))?;
+                store.counters.read.fetch_add(part.end - part.start, Ordering::Relaxed);
                 if source.source.kind() == SourceKind::Device {
                     // A disk's pages are of no use to anybody; a file's may be.
                     source.source.drop_behind(part);
                 }
-                present.push(range);
             }
-            (len, store.span(buffer, &present, scratch)?)
         }
         Content::Bytes(bytes) => {
             store.counters.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            let whole = 0..bytes.len();
-            (bytes.len(), store.span(&bytes, &[whole], scratch)?)
+            data.take(bytes);
         }
-    };
-    Ok(Done { order, span, end: base + len as u64, outcome })
+    }
+    let end = base + data.span_len() as u64;
+    Ok(Done { order, span, end, outcome: store.span(data, places)? })
 }
 
 type StoreNode<'a> = Box<

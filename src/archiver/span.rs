@@ -1,16 +1,15 @@
 //! One span's way into the repository: zeros → chunks → ids → claims → sealed blobs → span map.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::error::Result;
-use crate::chunker::{Chunker, data_runs, lay_out};
+use super::gather::SpanData;
+use crate::chunker::{Chunker, lay_out};
 use crate::codec::compress::Compression;
 use crate::codec::keys::{BlobKind, Keyring};
-use crate::extent::HOLE_UNIT;
 use crate::format::FormatError;
 use crate::format::location::Location;
 use crate::format::node::{self, Node};
@@ -109,39 +108,17 @@ pub(super) enum Kept {
     Elder(Vec<Location>),
 }
 
-/// Buffers that a worker uses again and again.
-#[derive(Debug, Default)]
-pub(super) struct Scratch {
-    stream: Vec<u8>,
-    /// Where chunks may lie that are met in the span that comes.
-    pub(super) places: Places,
-}
-
 impl Store<'_> {
     fn keyring(&self) -> &Keyring {
         self.repository.keyring()
     }
 
-    /// Stores a span given its bytes. `present` are the ranges of `bytes` that may hold data, sorted and on the grid; whatever stands
-    /// elsewhere is not looked at. `None` if all is zero.
-    pub(super) fn span(
-        &self,
-        bytes: &[u8],
-        present: &[Range<usize>],
-        scratch: &mut Scratch,
-    ) -> Result<Option<SpanOutcome>> {
-        let runs = runs_within(bytes, present);
-        if runs.is_empty() {
+    /// Stores a span; `None` if all of it is zero. Chunks of it may lie in `places`.
+    pub(super) fn span(&self, data: &SpanData, places: &Places) -> Result<Option<SpanOutcome>> {
+        if data.runs().is_empty() {
             return Ok(None);
         }
-        let stream: &[u8] = match &runs[..] {
-            [run] => &bytes[run.clone()],
-            runs => {
-                scratch.stream.clear();
-                runs.iter().for_each(|run| scratch.stream.extend_from_slice(&bytes[run.clone()]));
-                &scratch.stream
-            }
-        };
+        let stream = data.stream();
         let mut chunks: Vec<ChunkRef> = Vec::new();
         let mut locations = Vec::new();
         let mut numbers: HashMap<BlobId, u32> = HashMap::new();
@@ -155,7 +132,7 @@ impl Store<'_> {
                 Some(number) => *number,
                 None => {
                     let number = u32::try_from(chunks.len()).expect("a span has few chunks");
-                    let (location, stored) = match self.claim_at(scratch.places.get(&id)) {
+                    let (location, stored) = match self.claim_at(places.get(&id)) {
                         Some(location) => (location, false),
                         None => self.chunk(&id, plain)?,
                     };
@@ -168,8 +145,8 @@ impl Store<'_> {
             };
             cuts.push((number, len));
         }
-        let span_len = u32::try_from(bytes.len()).expect("spans are at most 64 MiB");
-        let map = SpanMap { span_len, extents: lay_out(&runs, &cuts), chunks };
+        let span_len = u32::try_from(data.span_len()).expect("spans are at most 64 MiB");
+        let map = SpanMap { span_len, extents: lay_out(data.runs(), &cuts), chunks };
         let (stored, _) = self.map(&map, &locations)?;
         Ok(Some(SpanOutcome { map: stored, chunks: map.chunks.len() as u64, new }))
     }
@@ -307,20 +284,4 @@ impl Store<'_> {
 fn nowhere(sealed_len: usize) -> Location {
     let pack = crate::format::location::PackRef { id: PackId([0; 16]), mode: 1, epoch: 0 };
     Location { pack, offset: 0, sealed_len: u32::try_from(sealed_len).unwrap_or(u32::MAX) }
-}
-
-/// The runs of data in those parts of a span that may hold any.
-fn runs_within(bytes: &[u8], present: &[Range<usize>]) -> Vec<Range<usize>> {
-    let mut runs: Vec<Range<usize>> = Vec::new();
-    for part in present {
-        debug_assert!(part.start.is_multiple_of(HOLE_UNIT as usize));
-        for run in data_runs(&bytes[part.clone()]) {
-            let run = run.start + part.start..run.end + part.start;
-            match runs.last_mut() {
-                Some(last) if last.end == run.start => last.end = run.end,
-                _ => runs.push(run),
-            }
-        }
-    }
-    runs
 }

@@ -8,8 +8,9 @@ use crossbeam_channel::Sender;
 
 use super::known::{Asked, Known};
 use crate::archiver::error::{Error, Result};
+use crate::archiver::gather::SpanData;
 use crate::archiver::pipeline::{Content, Done, Job, StoredImage, dispatch_ranges, in_parallel};
-use crate::archiver::span::{Kept, Scratch, SpanOutcome, Store};
+use crate::archiver::span::{Kept, SpanOutcome, Store};
 use crate::archiver::{Monitor, Stop};
 use crate::codec::keys::BlobKind;
 use crate::extent::Extent;
@@ -24,6 +25,7 @@ use crate::image::reader::ImageReader;
 use crate::image::tree_writer::StoredMap;
 use crate::image::walk::Visitor;
 use crate::repository;
+use crate::repository::index::Places;
 
 /// Memory for chunks that were met, in bytes: a million of them, 64 GiB of data in chunks of 64 KiB.
 const KNOWN_CHUNKS: usize = 160 << 20;
@@ -144,25 +146,20 @@ impl ImageCopy<'_> {
         let span_shift = self.store.repository.config().span_shift;
         let dispatch =
             |jobs: &Sender<Job>| dispatch_ranges(self.image.size, &mut data_range, span_shift, jobs, stop);
-        let work = |Job { order, span, content }: Job, (buffer, scratch): &mut (Vec<u8>, Scratch)| {
+        let work = |Job { order, span, content }: Job, data: &mut SpanData| {
             let Content::Read { len, parts } = content else {
                 return Err(Error::Panicked { what: "the reader of an image" });
             };
             let base = span << span_shift;
-            buffer.resize(len, 0);
-            let mut present = Vec::with_capacity(parts.len());
+            data.begin(base, len);
             for part in parts {
-                let range = (part.start - base) as usize..(part.end - base) as usize;
-                let read = self.reader.read_at(&self.image, part.start, &mut buffer[range.clone()]);
-                read.map_err(|error| self.unreadable(part, error))?;
-                present.push(range);
+                data.read(part, |at, buf| {
+                    let read = self.reader.read_at(&self.image, at, buf).map(drop);
+                    read.map_err(|error| self.unreadable(at..at + buf.len() as u64, error))
+                })?;
             }
-            Ok(Done {
-                order,
-                span,
-                end: base + len as u64,
-                outcome: self.store.span(buffer, &present, scratch)?,
-            })
+            let outcome = self.store.span(data, &Places::default())?;
+            Ok(Done { order, span, end: base + len as u64, outcome })
         };
         in_parallel(self.store, dispatch, work, stop, monitor)
     }
