@@ -406,12 +406,16 @@ fn a_map_counts_from_the_state_of_its_base() {
 
     refused(&repository, &of(told, None, None), "does not say which state it counts from");
     refused(&repository, &of(told, Some("6"), None), "it is of state \"7\", but the map counts from \"6\"");
-    refused(&repository, &of(told, Some("7"), Some("6")), "counts from \"6\"");
+    refused(&repository, &of(told, None, Some("6")), "counts from \"6\"");
+    for (said, given) in [("7", "6"), ("6", "7")] {
+        let contradiction = format!("counts from {said:?}, and --base-token is {given:?}");
+        refused(&repository, &of(told, Some(said), Some(given)), &contradiction);
+    }
     refused(&repository, &of(untold, None, Some("6")), "made without --source-token");
     for (base, map_base, base_token) in [
         (told, Some("7"), None),
         (told, None, Some("7")),
-        (told, Some("6"), Some("7")),
+        (told, Some("7"), Some("7")),
         (untold, Some("6"), None),
         (untold, None, None),
     ] {

@@ -148,6 +148,13 @@ fn mapped(repository: &Arc<Repository>, changed: &ChangedBlocks, sources: &mut [
 /// Whether a map counts from the state that the base was made of, as far as both say.
 fn check_origin(changed: &ChangedBlocks, token: &str) -> Result<()> {
     let unusable = |reason: String| Err(Error::Base { base: changed.base, reason });
+    if let (Some(given), Some(said)) = (&changed.base_token, &changed.map.base)
+        && given != said
+    {
+        return unusable(format!(
+            "the map says that it counts from {said:?}, and --base-token is {given:?}; leave out --base-token"
+        ));
+    }
     let origin = changed.base_token.as_ref().or(changed.map.base.as_ref());
     match origin {
         Some(origin) if origin == token => Ok(()),

@@ -55,9 +55,9 @@ fn lvm(head: Fields<'_>) -> Option<Filesystem> {
     Some(Filesystem { uuid, ..Filesystem::new("LVM2_member") })
 }
 
-/// A version 1 superblock at `at` of `bytes`, which is byte `offset` of the member: it knows where it should be.
+/// A version 1 superblock at `at` of `bytes`, which is byte `offset` of the member: it knows where it should be (`super_offset` of Linux' `md_p.h`).
 fn raid_1(bytes: Fields<'_>, at: usize, offset: u64) -> Option<Filesystem> {
-    let right = bytes.u32(at) == RAID_MAGIC && bytes.u32(at + 4) == 1 && bytes.u64(at + 128) == offset / 512;
+    let right = bytes.u32(at) == RAID_MAGIC && bytes.u32(at + 4) == 1 && bytes.u64(at + 144) == offset / 512;
     right.then(|| Filesystem {
         label: bytes.text(at + 32, 32),
         uuid: bytes.uuid(at + 16),

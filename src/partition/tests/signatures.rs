@@ -51,7 +51,10 @@ fn raid(offset: u64) -> Vec<u8> {
     put(&mut superblock, 0, b"\xfc\x4e\x2b\xa9\x01\0\0\0");
     put(&mut superblock, 16, UUID);
     put(&mut superblock, 32, b"host:0");
-    put(&mut superblock, 128, &(offset / 512).to_le_bytes());
+    // Where data begins, how long it is, and where the superblock stands, in sectors.
+    put(&mut superblock, 128, &2048_u64.to_le_bytes());
+    put(&mut superblock, 136, &4096_u64.to_le_bytes());
+    put(&mut superblock, 144, &(offset / 512).to_le_bytes());
     superblock
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::Read;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::{Builder, MapError};
 
@@ -14,8 +14,23 @@ use super::{Builder, MapError};
 struct Entry {
     offset: u64,
     length: u64,
-    #[serde(default, rename = "exists")]
-    _exists: IgnoredAny,
+    #[serde(rename = "exists")]
+    _exists: Option<Exists>,
+}
+
+/// Whether a range holds data now, as `rbd` says it, or as one would expect.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "\"exists\" is neither true nor false")]
+enum Exists {
+    Flag(#[expect(dead_code, reason = "what became a hole changed, too")] bool),
+    Word(#[expect(dead_code, reason = "what became a hole changed, too")] Word),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    True,
+    False,
 }
 
 pub(super) fn read(map: &mut impl Read, builder: &mut Builder) -> Result<(), MapError> {
@@ -78,7 +93,10 @@ impl<'de> Visitor<'de> for Ranges<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         while let Some(Entry { offset, length, .. }) = list.next_element()? {
-            self.0.add(offset, length).map_err(A::Error::custom)?;
+            self.0.add(offset, length).map_err(|error| match error {
+                MapError::Malformed { reason } => A::Error::custom(reason),
+                error => A::Error::custom(error),
+            })?;
         }
         Ok(())
     }

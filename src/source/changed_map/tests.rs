@@ -29,6 +29,7 @@ fn ranges_in_json() {
     spans(r#" [{"offset":0,"length":1},{"length":2,"offset":4194303}]"#, &[0..2]);
     let rbd = r#"[{"offset":41943040,"length":4194304,"exists":"true"},{"offset":0,"length":4096,"exists":"false"}]"#;
     spans(rbd, &[0..1, 10..11]);
+    spans(r#"[{"offset":0,"length":1,"exists":true},{"offset":4194304,"length":1,"exists":false}]"#, &[0..2]);
     spans(r#"[{"offset":8388608,"length":0}]"#, &[]);
     let object = r#"{"base":"a","target":"b","ranges":[{"offset":4194304,"length":4194305}]}"#;
     let map = spans(object, &[1..3]);
@@ -52,6 +53,7 @@ fn what_is_no_list_of_ranges_is_refused() {
     refused(r#"[{"offset":18446744073709551615,"length":1}]"#, "is on no disk");
     refused(r#"[{"offset":9223372036854775807,"length":1}]"#, "is on no disk");
     refused(r#"[{"offset":0,"length":1,"type":0}]"#, "unknown field `type`");
+    refused(r#"[{"offset":0,"length":1,"exists":"maybe"}]"#, "\"exists\" is neither true nor false");
     refused(&format!(r#"{{"base":"{}","ranges":[]}}"#, "x".repeat(256)), "more than 255 bytes");
 }
 
