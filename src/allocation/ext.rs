@@ -2,11 +2,13 @@
 //!
 //! A filesystem is believed if it is at rest (unmounted or frozen: clean, no error, journal empty), has no feature that is not known here, its
 //! checksums are right, all structures lie in it at places of their own that its bitmaps say are in use, and the free blocks of its bitmaps are as many as
-//! the group descriptors and the superblock count. Bitmaps that were never written are made from the structures, as the kernel does.
+//! the group descriptors and the superblock count. Bitmaps that were never written are made from the structures, as the kernel does. Where bitmaps have no
+//! checksums, no block of a file is free by them.
 //!
 //! Descriptors are read block by block, bitmaps one by one. What is kept of a group takes 80 bytes.
 
 mod groups;
+mod inodes;
 mod journal;
 mod layout;
 mod sums;
@@ -33,7 +35,7 @@ pub(super) fn survey(volume: &Window<'_>) -> Survey {
         vec![0..superblock.first_block + 1, 0..superblock::AT.div_ceil(superblock.block_size) + 1];
     fixed.extend((0..superblock.descriptor_blocks()).map(|index| one(superblock.descriptor_block(index))));
     if let Some(inode) = superblock.journal {
-        fixed.push(one(journal::check(volume, &superblock, groups.inodes, inode)?));
+        fixed.push(one(journal::check(volume, &superblock, groups.first_inodes(), inode)?));
     }
     if let Some(block) = superblock.mmp {
         check_mmp(volume, &superblock, block)?;
@@ -41,6 +43,9 @@ pub(super) fn survey(volume: &Window<'_>) -> Survey {
     }
     fixed.extend(groups.groups.iter().filter_map(|group| group.bitmap).map(one));
     let free = free_ranges(volume, &superblock, &groups)?;
+    if !superblock.sums.cover_bitmaps() {
+        inodes::check(volume, &superblock, &groups, &free)?;
+    }
     Ok(Usage {
         filesystem: superblock.kind,
         used: superblock.blocks.saturating_sub(superblock.free_blocks) * superblock.block_size,

@@ -11,6 +11,8 @@ use crate::partition::bytes::{Fields, Window};
 
 /// Flag: the bitmap was never written; only structures are in use.
 const UNWRITTEN: u16 = 2;
+/// Flag: no inode is in use, and their table was never written.
+const NO_INODES: u16 = 1;
 
 /// What a descriptor says of its group.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +23,9 @@ pub(super) struct Group {
     pub(super) sum: u32,
     /// Free clusters.
     pub(super) free: u32,
+    /// The first block of its inodes, and how many of these were ever written.
+    pub(super) inode_table: u64,
+    pub(super) inodes: u32,
 }
 
 /// All groups, and what lies at fixed places.
@@ -29,14 +34,12 @@ pub(super) struct Groups {
     pub(super) groups: Vec<Group>,
     /// Blocks of superblocks, descriptors, bitmaps and inode tables: sorted and disjoint.
     pub(super) structures: Vec<Range<u64>>,
-    /// The first block of the first inode table.
-    pub(super) inodes: u64,
 }
 
 impl Groups {
     /// Reads all descriptors and checks that what they name lies in the filesystem, at a place of its own.
     pub(super) fn read(volume: &Window<'_>, superblock: &Superblock) -> Result<Self, Distrust> {
-        let mut all = Self { groups: Vec::new(), structures: Vec::new(), inodes: 0 };
+        let mut all = Self { groups: Vec::new(), structures: Vec::new() };
         for index in 0..superblock.descriptor_blocks() {
             let at = superblock.descriptor_block(index) * superblock.block_size;
             let bytes = read(volume, at, superblock.block_size)?;
@@ -53,6 +56,11 @@ impl Groups {
         }
         all.structures = joined(all.structures);
         Ok(all)
+    }
+
+    /// The first block of the first inode table.
+    pub(super) fn first_inodes(&self) -> u64 {
+        self.groups.first().map_or(0, |group| group.inode_table)
     }
 
     fn add(&mut self, superblock: &Superblock, bytes: &[u8]) -> Result<(), Distrust> {
@@ -78,12 +86,17 @@ impl Groups {
         if head.end > superblock.blocks || !named.iter().all(within) {
             return Err(Distrust::because(format!("block group {number} has structures outside of it")));
         }
-        if number == 0 {
-            self.inodes = descriptor.inode_table;
-        }
         self.structures.extend(places.into_iter().filter(|range| !range.is_empty()));
         let bitmap = (!descriptor.unwritten).then_some(descriptor.block_bitmap);
-        self.groups.push(Group { bitmap, sum: descriptor.sum, free: descriptor.free });
+        // Without checksums of descriptors all tables were written when the filesystem was made.
+        let all = u32::try_from(superblock.group_inodes).unwrap_or(u32::MAX);
+        let inodes = match superblock.sums {
+            Sums::None => all,
+            _ if descriptor.no_inodes => 0,
+            _ => all.saturating_sub(descriptor.unused_inodes),
+        };
+        let (sum, free, inode_table) = (descriptor.sum, descriptor.free, descriptor.inode_table);
+        self.groups.push(Group { bitmap, sum, free, inode_table, inodes });
         Ok(())
     }
 }
@@ -95,6 +108,8 @@ struct Descriptor {
     inode_table: u64,
     free: u32,
     unwritten: bool,
+    no_inodes: bool,
+    unused_inodes: u32,
     sum: u32,
 }
 
@@ -110,6 +125,8 @@ impl Descriptor {
             inode_table: place(8, 0x28),
             free: count(0xc, 0x2c),
             unwritten: fields.u16(0x12) & UNWRITTEN != 0,
+            no_inodes: fields.u16(0x12) & NO_INODES != 0,
+            unused_inodes: count(0x1c, 0x32),
             sum: count(0x18, 0x38),
         }
     }

@@ -1,19 +1,14 @@
 //! The journal's first block: whether it is empty, whatever the superblock says.
 
 use super::super::Distrust;
+use super::inodes::{BLOCKS, EXTENTS_MAGIC, HAS_EXTENTS, MAX_DEPTH};
 use super::read;
 use super::superblock::Superblock;
 use crate::partition::bytes::{Fields, Window};
 
 const MAGIC: u32 = 0xc03b_3998;
-/// Flag of an inode whose blocks are listed as extents.
-const HAS_EXTENTS: u32 = 0x8_0000;
-const EXTENTS_MAGIC: u16 = 0xf30a;
-/// The deepest extent tree that the kernel makes.
-const MAX_DEPTH: u16 = 5;
-/// Bytes of an inode that are looked at, and where its list of blocks begins.
+/// Bytes of an inode that are looked at.
 const INODE: u64 = 128;
-const BLOCKS: usize = 0x28;
 
 /// Checks that nothing is left to replay; returns the block that tells.
 pub(super) fn check(

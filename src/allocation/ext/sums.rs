@@ -30,6 +30,11 @@ impl Sums {
         }
     }
 
+    /// Whether bitmaps have checksums.
+    pub(super) fn cover_bitmaps(self) -> bool {
+        matches!(self, Self::Crc32c(_))
+    }
+
     /// The checksum that a block bitmap should have.
     pub(super) fn of_bitmap(self, bytes: &[u8]) -> Option<u32> {
         match self {
