@@ -99,9 +99,7 @@ impl Store<'_> {
     /// Publishes where blobs of packs lie that are durable by now, once there are many: nobody needs them in memory then. Of an archive that
     /// is never published, they are what the next create of that source finds.
     pub(super) fn publish_early(&self) -> Result<()> {
-        let Some(Writers { data, maps }) = self.writers.as_ref().filter(|_| !self.index.is_held()) else {
-            return Ok(());
-        };
+        let Some(Writers { data, maps }) = &self.writers else { return Ok(()) };
         let stored: Vec<StoredPack> =
             [data, maps].into_iter().flat_map(|writer| writer.take_stored(EARLY)).collect();
         if stored.is_empty() {

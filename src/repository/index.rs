@@ -213,7 +213,7 @@ impl<'a> Index<'a> {
         Some(location)
     }
 
-    /// Whether all of it is in memory.
+    /// Whether all that there was when it was loaded is in memory. What this session stores is not, beyond what [`Self::publish_early`] takes.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.is_held
