@@ -33,11 +33,22 @@ struct OpenPack {
 }
 
 impl OpenPack {
-    fn new(kind: PackKind, epoch: u32) -> Self {
+    /// A pack in this memory, whose content is forgotten.
+    fn new(kind: PackKind, epoch: u32, mut bytes: Vec<u8>) -> Self {
         let pack = PackRef { id: PackId::random(), mode: KEY_MODE_CLASS, epoch };
         let header = pack::header(kind, pack);
-        Self { pack, header, bytes: header.to_vec(), entries: Vec::new() }
+        bytes.clear();
+        bytes.extend_from_slice(&header);
+        Self { pack, header, bytes, entries: Vec::new() }
     }
+}
+
+/// What the thread that stores packs gives back.
+#[derive(Debug, Default)]
+struct Finished {
+    stored: Mutex<Vec<StoredPack>>,
+    /// Memory of packs that were stored, for the next ones: fresh pages cost more than what is copied into them.
+    memory: Mutex<Vec<Vec<u8>>>,
 }
 
 /// Appends blobs of one kind of pack.
@@ -48,7 +59,7 @@ pub struct PackWriter {
     objects: Objects,
     open: Mutex<Option<OpenPack>>,
     full: Option<Sender<OpenPack>>,
-    stored: Arc<Mutex<Vec<StoredPack>>>,
+    finished: Arc<Finished>,
     storer: Option<JoinHandle<Result<()>>>,
 }
 
@@ -82,13 +93,13 @@ impl PackWriter {
     /// If no thread can be started.
     pub fn start(kind: PackKind, pack_size: u32, objects: Objects) -> std::io::Result<Self> {
         let (full, waiting) = bounded(WAITING_PACKS);
-        let stored: Arc<Mutex<Vec<StoredPack>>> = Arc::default();
-        let (storing, done) = (objects.clone(), stored.clone());
+        let finished: Arc<Finished> = Arc::default();
+        let (storing, done) = (objects.clone(), finished.clone());
         let storer = std::thread::Builder::new()
             .name(format!("store-{}", kind.folder()))
             .spawn(move || store_all(kind, &storing, &waiting, &done))?;
         let (open, full, storer) = (Mutex::new(None), Some(full), Some(storer));
-        Ok(Self { kind, pack_size: pack_size as usize, objects, open, full, stored, storer })
+        Ok(Self { kind, pack_size: pack_size as usize, objects, open, full, finished, storer })
     }
 
     /// Appends a sealed blob and says where it will lie.
@@ -99,8 +110,11 @@ impl PackWriter {
         debug_assert_eq!(PackKind::of(kind), self.kind);
         let narrow = |len: usize| u32::try_from(len).expect("packs and blobs are bounded far below 4 GiB");
         let mut guard = self.open.lock();
-        let open =
-            guard.get_or_insert_with(|| OpenPack::new(self.kind, self.objects.keyring().current_epoch()));
+        let open = guard.get_or_insert_with(|| {
+            let memory = self.finished.memory.lock().pop();
+            let memory = memory.unwrap_or_else(|| Vec::with_capacity(self.pack_size + (1 << 20)));
+            OpenPack::new(self.kind, self.objects.keyring().current_epoch(), memory)
+        });
         let entry = PackEntry {
             kind,
             id: *id,
@@ -125,7 +139,7 @@ impl PackWriter {
     /// Packs that are durable by now, if they hold `least` blobs or more; each is given once, here or by [`Self::finish`].
     #[must_use]
     pub fn take_stored(&self, least: usize) -> Vec<StoredPack> {
-        let mut stored = self.stored.lock();
+        let mut stored = self.finished.stored.lock();
         let blobs: usize = stored.iter().map(|pack| pack.entries.len()).sum();
         if blobs < least { Vec::new() } else { std::mem::take(&mut *stored) }
     }
@@ -139,7 +153,7 @@ impl PackWriter {
         let last = self.open.lock().take();
         let sent = self.send(last);
         self.end().and(sent)?;
-        Ok(std::mem::take(&mut *self.stored.lock()))
+        Ok(std::mem::take(&mut *self.finished.stored.lock()))
     }
 
     fn end(&mut self) -> Result<()> {
@@ -161,20 +175,15 @@ fn store_all(
     kind: PackKind,
     objects: &Objects,
     waiting: &Receiver<OpenPack>,
-    stored: &Mutex<Vec<StoredPack>>,
+    finished: &Finished,
 ) -> Result<()> {
-    for open in waiting {
-        let pack = store(kind, objects, open)?;
-        stored.lock().push(pack);
+    for OpenPack { pack, header, bytes, entries } in waiting {
+        let trailer = pack::trailer(objects.keyring(), &header, &entries, bytes.len())?;
+        // One of two copies may stay after an error: it is whole, and others may already have claimed blobs in it.
+        objects.put_bytes(&pack_name(kind, pack.id), &[&bytes, &trailer])?;
+        let len = (bytes.len() + trailer.len()) as u64;
+        finished.stored.lock().push(StoredPack { pack, len, entries });
+        finished.memory.lock().push(bytes);
     }
     Ok(())
-}
-
-fn store(kind: PackKind, objects: &Objects, open: OpenPack) -> Result<StoredPack> {
-    let OpenPack { pack, header, bytes, entries } = open;
-    let trailer = pack::trailer(objects.keyring(), &header, &entries, bytes.len())?;
-    let name = pack_name(kind, pack.id);
-    // One of two copies may stay after an error: it is whole, and others may already have claimed blobs in it.
-    objects.put_bytes(&name, &[&bytes, &trailer])?;
-    Ok(StoredPack { pack, len: (bytes.len() + trailer.len()) as u64, entries })
 }

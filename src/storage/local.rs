@@ -14,6 +14,7 @@
 //! systems, whose clients cache directories, its settle time is unknown.
 
 mod descriptors;
+mod durable;
 mod tree;
 
 use self::descriptors::Descriptors;
@@ -23,7 +24,7 @@ use super::{Listed, Name, Settle, Storage};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -35,13 +36,9 @@ const TMP_PREFIX: &str = "put_";
 /// What a new file system has in its root directory; it does not make that directory a used one.
 const LOST_AND_FOUND: &str = "lost+found";
 
-const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
-
 /// Non-blocking, so that a pipe in an object's place is refused instead of waited for.
 const OPEN_OBJECT: OFlags =
     OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
-const CREATE_FILE: OFlags =
-    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A read that long is of many blobs at once, in bytes.
 const LONG_READ: usize = 256 << 10;
@@ -227,8 +224,7 @@ impl Storage for LocalStorage {
         let dir = self.tree.make(dir)?;
         let tmp = self.tree.make(TMP)?;
         let temporary = temporary_name()?;
-        let written = rustix::fs::openat(&tmp, &temporary, CREATE_FILE, FILE_MODE)?;
-        let published = write_durably(&File::from(written), parts)
+        let published = durable::write_new(&tmp, &temporary, parts)
             .and_then(|()| Ok(rustix::fs::renameat(&tmp, &temporary, &dir, file)?));
         if let Err(error) = published {
             // The first error is the one to report; what stays behind is listed as stale.
@@ -315,13 +311,6 @@ fn object_len(name: &Name, stat: &Stat) -> io::Result<u64> {
 fn temporary_name() -> io::Result<String> {
     let [high, low] = [getrandom::u64()?, getrandom::u64()?];
     Ok(format!("{TMP_PREFIX}{high:016x}{low:016x}"))
-}
-
-fn write_durably(mut file: &File, parts: &[&[u8]]) -> io::Result<()> {
-    for part in parts {
-        file.write_all(part)?;
-    }
-    file.sync_data()
 }
 
 fn ends_early(name: &Name) -> io::Error {

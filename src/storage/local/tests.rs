@@ -152,7 +152,7 @@ fn other_things_than_files_are_refused_without_waiting() {
     let (_dir, storage) = fresh();
     storage.put(&name("a/x"), &[b"x"]).unwrap();
     let pipe = storage.path().join("a/pipe");
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, FILE_MODE, 0).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
     assert_unreadable(&storage, "a/pipe");
     storage.list("a").unwrap_err();
 }

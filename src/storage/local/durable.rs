@@ -1,0 +1,142 @@
+//! Writing a file once and for good.
+//!
+//! A long file goes past the page cache where its file system lets it: nobody reads a pack soon after it was written, and copying it into fresh pages costs
+//! a create more processor time than cutting and naming what is in it.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+/// Files of at least so many bytes go past the page cache.
+const LONG_FILE: usize = 1 << 20;
+/// Bytes written at once past the page cache.
+const PIECE: usize = 2 << 20;
+/// What addresses, offsets and lengths are multiples of then; where that is not enough, a file is written as others are.
+const ALIGNMENT: usize = 4096;
+const _: () = assert!(PIECE.is_multiple_of(ALIGNMENT));
+
+const NEW_FILE: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// Makes a file in `dir` that was not there, of these parts joined; when this returns it is durable, but for its name.
+///
+/// # Errors
+/// Those of the file system; the file may be there then, in part.
+pub(super) fn write_new(dir: &OwnedFd, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+    let mut file = File::from(rustix::fs::openat(dir, name, NEW_FILE, FILE_MODE)?);
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    if len >= LONG_FILE && set_direct(&file, true).is_ok() {
+        write_past_cache(&file, parts)?;
+    } else {
+        for part in parts {
+            file.write_all(part)?;
+        }
+    }
+    file.sync_data()
+}
+
+/// Whether writes go past the page cache from now on.
+fn set_direct(file: &File, direct: bool) -> io::Result<()> {
+    let flags = if direct { OFlags::DIRECT } else { OFlags::empty() };
+    Ok(rustix::fs::fcntl_setfl(file, flags)?)
+}
+
+/// Writes the parts through an aligned buffer, and their unaligned end as others are written.
+fn write_past_cache(file: &File, parts: &[&[u8]]) -> io::Result<()> {
+    let mut memory = vec![0; PIECE + ALIGNMENT];
+    let skipped = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+    let buffer = &mut memory[skipped..skipped + PIECE];
+    let mut filled = 0;
+    for part in parts {
+        let mut rest = *part;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(PIECE - filled));
+            buffer[filled..filled + now.len()].copy_from_slice(now);
+            (filled, rest) = (filled + now.len(), later);
+            if filled == PIECE {
+                write_all(file, buffer)?;
+                filled = 0;
+            }
+        }
+    }
+    let (aligned, end) = buffer[..filled].split_at(filled & !(ALIGNMENT - 1));
+    write_all(file, aligned)?;
+    set_direct(file, false)?;
+    write_all(file, end)
+}
+
+/// As [`Write::write_all`], but through the page cache from where the file system wants another alignment.
+fn write_all(mut file: &File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if is_misaligned(&error) && is_direct(file)? => set_direct(file, false)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn is_misaligned(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::INVAL.raw_os_error())
+}
+
+fn is_direct(file: &File) -> io::Result<bool> {
+    Ok(rustix::fs::fcntl_getfl(file)?.contains(OFlags::DIRECT))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{Read, Seek};
+
+    use super::*;
+
+    fn noise(len: usize, seed: u64) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn files_of_all_lengths_are_their_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = OwnedFd::from(File::open(dir.path()).unwrap());
+        let path = dir.path().join("file");
+        for len in
+            [20, LONG_FILE - 1, LONG_FILE, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 2 * PIECE + ALIGNMENT]
+        {
+            let bytes = noise(len, len as u64);
+            for [first, second] in [[0, 0], [7, len / 2], [len / 3, len]] {
+                let parts = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+                write_new(&fd, "file", &parts).unwrap();
+                assert!(fs::read(&path).unwrap() == bytes, "{len} bytes, cut at {first} and {second}");
+                let again = write_new(&fd, "file", &parts).unwrap_err();
+                assert_eq!(again.kind(), ErrorKind::AlreadyExists);
+                fs::remove_file(&path).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_file_system_does_not_align_goes_through_the_page_cache() {
+        let mut file = tempfile::tempfile().unwrap();
+        if set_direct(&file, true).is_err() {
+            eprintln!("NOT TESTED: this file system has no direct writes");
+            return;
+        }
+        write_all(&file, b"odd").unwrap();
+        write_all(&file, &noise(ALIGNMENT, 1)[1..]).unwrap();
+        assert!(!is_direct(&file).unwrap());
+        file.rewind().unwrap();
+        let mut found = Vec::new();
+        file.read_to_end(&mut found).unwrap();
+        assert!(found == [b"odd", &noise(ALIGNMENT, 1)[1..]].concat());
+    }
+}
