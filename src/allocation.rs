@@ -61,6 +61,11 @@ impl Distrust {
     pub fn because(reason: impl Into<String>) -> Self {
         Self::Because(reason.into())
     }
+
+    /// The filesystem says that it is longer than its volume.
+    fn too_long() -> Self {
+        Self::because("the filesystem is longer than what holds it")
+    }
 }
 
 /// What a parser makes of a volume.
@@ -79,7 +84,7 @@ pub fn survey(disk: &dyn ReadAt, range: Range<u64>, kind: &str) -> Survey {
         "ntfs" => ntfs::survey(&volume),
         "vfat" => fat::survey(&volume),
         "exfat" => exfat::survey(&volume),
-        "swap" => swap::survey(&volume),
+        "swap" | "swsuspend" => swap::survey(&volume),
         _ => {
             let reason = format!("its filesystem is not one whose free blocks are known here ({kind})");
             Err(Distrust::Because(reason))

@@ -27,7 +27,7 @@ use serde::Serialize;
 
 use self::bytes::Window;
 use self::filesystem::Filesystem;
-pub(crate) use self::filesystem::signatures;
+pub(crate) use self::filesystem::{SUSPENDED, signatures};
 
 /// The most partitions that are listed, empty slots not counted.
 pub const MAX_PARTITIONS: usize = 256;

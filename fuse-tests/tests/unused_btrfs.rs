@@ -237,5 +237,5 @@ fn doubt_takes_it_whole() {
     // Of the room for a checksum a short one leaves most to chance.
     assert!(volume.damage(500) >= 480);
     volume.cut(LEN - 4096);
-    assert_eq!(volume.distrust(), "it is longer than what holds it");
+    assert_eq!(volume.distrust(), "the filesystem is longer than what holds it");
 }

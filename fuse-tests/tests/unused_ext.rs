@@ -331,5 +331,5 @@ fn a_filesystem_that_was_cut_off_is_taken_whole() {
     let volume = Volume::unmounted("ext4", &["-g", "1024"]);
     let mut disk = Disk::of(&volume.image);
     disk.0.truncate(LEN as usize - 4096);
-    assert_eq!(disk.distrust("ext4"), "it is larger than what holds it");
+    assert_eq!(disk.distrust("ext4"), "the filesystem is longer than what holds it");
 }

@@ -228,7 +228,7 @@ fn what_fat_says_must_agree() {
     assert_eq!(reason(&|bytes| bytes[6 * 512 + 13] = 2), "its boot sector and the copy of it differ");
     assert_eq!(reason(&|bytes| bytes[512] = 0), "its information sector is damaged");
     assert!(reason(&|bytes| bytes[1000] ^= 1).starts_with("it counts "));
-    assert_eq!(reason(&|bytes| bytes.truncate(39 << 20)), "the filesystem is longer than the volume");
+    assert_eq!(reason(&|bytes| bytes.truncate(39 << 20)), "the filesystem is longer than what holds it");
     assert_eq!(reason(&|bytes| bytes[..512].fill(0)), "its boot sector makes no sense");
     // A count that is not known is not compared.
     let _ = volume.with(|bytes| bytes[1000..1004].fill(0xff)).usage();
@@ -352,7 +352,7 @@ fn what_exfat_says_must_agree() {
     assert_eq!(reason(&|bytes| bytes[106] |= 1), "it is of an unknown version");
     assert_eq!(reason(&|bytes| bytes[100] ^= 1), "the checksum of its boot sectors is wrong");
     assert_eq!(reason(&|bytes| bytes[12 * 512 + 700] ^= 1), "the checksum of its boot sectors is wrong");
-    assert_eq!(reason(&|bytes| bytes.truncate(11 << 20)), "the filesystem is longer than the volume");
+    assert_eq!(reason(&|bytes| bytes.truncate(11 << 20)), "the filesystem is longer than what holds it");
     let usage = volume.usage();
     assert_eq!(
         reason(&|bytes| bytes[bitmap..bitmap + 512].fill(0)),

@@ -306,7 +306,7 @@ fn each_structure_is_needed() {
     assert_eq!(zeroed(table + 6 * RECORD, RECORD), "its master file table is damaged");
     assert_eq!(zeroed(mirror + RECORD, RECORD), "its master file table is damaged");
     let short = volume.with(|bytes| bytes.truncate(len - 512));
-    assert_eq!(short.distrust(), "the filesystem is longer than the volume");
+    assert_eq!(short.distrust(), "the filesystem is longer than what holds it");
     // The bitmap of clusters, wherever it lies: emptied it calls everything free, and from its middle on only files.
     let emptied = |range: &Range<u64>| {
         let range = range.start as usize..range.end as usize;

@@ -266,7 +266,7 @@ fn doubt_takes_it_whole() {
     // The record that mkfs leaves in the log has no checksum.
     assert!(volume.damage(500) >= 400);
     volume.cut(LEN - 4096);
-    assert_eq!(volume.distrust(), "it is longer than what holds it");
+    assert_eq!(volume.distrust(), "the filesystem is longer than what holds it");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::partition::bytes::Window;
 /// All of the `len` bytes at `offset`, or distrust where the volume ends before.
 pub(super) fn read(volume: &Window<'_>, offset: u64, len: usize) -> Result<Vec<u8>, Distrust> {
     let bytes = volume.read_up_to(offset, len)?;
-    if bytes.len() == len { Ok(bytes) } else { Err(Distrust::because("it is longer than what holds it")) }
+    if bytes.len() == len { Ok(bytes) } else { Err(Distrust::too_long()) }
 }
 
 /// The CRC-32C of `bytes` with zeros for the four that begin at `at`, where the sum itself is stored.

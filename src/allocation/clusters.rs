@@ -173,7 +173,7 @@ pub(super) fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 pub(super) fn read_all(volume: &Window<'_>, offset: u64, len: usize) -> Result<Vec<u8>, Distrust> {
     let bytes = volume.read_up_to(offset, len)?;
     if bytes.len() < len {
-        return Err(Distrust::because("the filesystem is longer than the volume"));
+        return Err(Distrust::too_long());
     }
     Ok(bytes)
 }

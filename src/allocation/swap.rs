@@ -4,15 +4,13 @@
 //! machine's. Bad pages hold nothing either. What lies behind the last page is not the area's.
 
 use super::{Distrust, FreeRanges, Survey, Usage};
+use crate::partition::SUSPENDED;
 use crate::partition::bytes::{Fields, Window};
 
 /// Page sizes that Linux runs with, in bytes.
 const PAGES: [u64; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
 /// Length of a signature, which ends the first page.
 const SIGNATURE: usize = 10;
-/// Signatures of a system that was suspended to the area: the kernel's, uswsusp's two, TuxOnIce's.
-const ASLEEP: [&[u8]; 5] =
-    [b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001", b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c"];
 /// Where the header stands in the first page, behind room for a boot sector.
 const HEADER: usize = 1024;
 
@@ -21,7 +19,7 @@ pub(super) fn survey(volume: &Window<'_>) -> Survey {
     let head = volume.read_up_to(0, *PAGES.last().unwrap_or(&0) as usize)?;
     let fields = Fields(&head);
     let signed = |page: u64, with: &[u8]| fields.has(page as usize - SIGNATURE, with);
-    if PAGES.iter().any(|page| ASLEEP.iter().any(|with| signed(*page, with))) {
+    if PAGES.iter().any(|page| SUSPENDED.iter().any(|with| signed(*page, with))) {
         return Err(Distrust::because("a system was hibernated to it"));
     }
     let mut pages = PAGES.into_iter().filter(|page| signed(*page, b"SWAPSPACE2"));
@@ -35,7 +33,7 @@ pub(super) fn survey(volume: &Window<'_>) -> Survey {
     let last = u64::from(fields.u32(HEADER + 4));
     let end = (last + 1) * page;
     if last == 0 || end > volume.len() {
-        return Err(Distrust::because("it is larger than what holds it"));
+        return Err(Distrust::too_long());
     }
     let mut free = FreeRanges::default();
     if !free.push(page..end) {
@@ -84,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_sleeping_system_is_not_disturbed() {
-        for asleep in ASLEEP {
+        for asleep in SUSPENDED {
             let mut bytes = area(4096, 255);
             bytes[4096 - SIGNATURE..4096].fill(0);
             bytes[4096 - SIGNATURE..][..asleep.len()].copy_from_slice(asleep);

@@ -15,6 +15,7 @@ mod others;
 use std::io;
 
 pub(crate) use self::all::signatures;
+pub(crate) use self::linux::SUSPENDED;
 use super::bytes::{Fields, Window};
 
 /// How much of the beginning is read: the last signature there is that of btrfs at 64 KiB, with a label after it.

@@ -60,7 +60,7 @@ impl Superblock {
     pub(super) fn read(volume: &Window<'_>) -> Result<Self, Distrust> {
         let superblock = Self::read_at(volume, PLACES[0])?;
         if superblock.device_len > volume.len() {
-            return Err(Distrust::because("it is longer than what holds it"));
+            return Err(Distrust::too_long());
         }
         for place in superblock.places().skip(1) {
             if Self::read_at(volume, place).ok().as_ref() != Some(&superblock) {

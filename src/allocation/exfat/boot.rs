@@ -53,7 +53,7 @@ impl Boot {
     fn lay_out(head: Fields<'_>, volume: &Window<'_>, sector: u64) -> Result<Self, Distrust> {
         let len = head.u64(72).checked_mul(sector).ok_or_else(nonsense)?;
         if len > volume.len() {
-            return Err(Distrust::because("the filesystem is longer than the volume"));
+            return Err(Distrust::too_long());
         }
         let [table_at, table_len, start] = [80, 84, 88].map(|at| u64::from(head.u32(at)) * sector);
         let clusters = Clusters { start, size: sector << head.u8(109), count: u64::from(head.u32(92)) };

@@ -141,7 +141,7 @@ pub(super) fn read(volume: &Window<'_>) -> Result<Superblock, Distrust> {
         geometry(fields).ok_or_else(|| Distrust::because("its superblock contradicts itself"))?;
     let len = superblock.blocks.checked_mul(superblock.block_size);
     if len.is_none_or(|len| len > volume.len()) {
-        return Err(Distrust::because("it is larger than what holds it"));
+        return Err(Distrust::too_long());
     }
     if superblock.groups > MAX_GROUPS {
         let groups = superblock.groups;

@@ -72,7 +72,7 @@ impl Boot {
         let copies = u64::from(head.u8(16));
         let len = either(head.u16(19), head.u32(32)) * sector;
         if len > volume_len {
-            return Err(Distrust::because("the filesystem is longer than the volume"));
+            return Err(Distrust::too_long());
         }
         let (tables, table_len) =
             (u64::from(head.u16(14)) * sector, either(head.u16(22), head.u32(36)) * sector);

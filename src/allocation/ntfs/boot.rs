@@ -45,7 +45,7 @@ impl Boot {
         let record = record_len(head.array::<1>(64), size).ok_or_else(nonsense)?;
         let len = head.u64(40).checked_mul(sector).ok_or_else(nonsense)?;
         if len.checked_add(sector).is_none_or(|end| end > volume.len()) {
-            return Err(Distrust::because("the filesystem is longer than the volume"));
+            return Err(Distrust::too_long());
         }
         let clusters = Clusters { start: 0, size, count: len / size };
         let boot = Self { sector, len, clusters, record, mft: head.u64(48), mirror: head.u64(56) };

@@ -75,7 +75,7 @@ impl Superblock {
         let superblock = Self::parse(&sector)?;
         let Geometry { block, blocks, .. } = superblock.geometry;
         if blocks.checked_mul(block).is_none_or(|bytes| bytes > volume.len()) {
-            return Err(Distrust::because("it is longer than what holds it"));
+            return Err(Distrust::too_long());
         }
         Ok((superblock, sector))
     }

@@ -12,6 +12,10 @@ const EXT_IS_JOURNAL: u32 = 0x08;
 /// Page sizes that Linux runs with; swap space is signed at the end of its first page.
 const PAGES: [usize; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
 
+/// In place of that signature, those of a system that was suspended to the area: the kernel's, uswsusp's two, and what came with TuxOnIce.
+pub(crate) const SUSPENDED: [&[u8]; 5] =
+    [b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001", b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c"];
+
 pub(super) fn detect(head: Fields<'_>) -> Option<Filesystem> {
     xfs(head).or_else(|| squashfs(head)).or_else(|| btrfs(head)).or_else(|| ext(head)).or_else(|| swap(head))
 }
@@ -63,6 +67,9 @@ fn swap(head: Fields<'_>) -> Option<Filesystem> {
     let signed = |magic: &[u8]| PAGES.iter().any(|page| head.has(page - 10, magic));
     if signed(b"SWAPSPACE2") {
         return Some(Filesystem { kind: "swap", label: head.text(1052, 16), uuid: head.uuid(1036) });
+    }
+    if SUSPENDED.iter().any(|magic| signed(magic)) {
+        return Some(Filesystem::new("swsuspend"));
     }
     signed(b"SWAP-SPACE").then(|| Filesystem::new("swap"))
 }

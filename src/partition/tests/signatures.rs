@@ -84,6 +84,9 @@ fn filesystems_without_a_tool_here() {
     let iso = [(32 << 10, &b"\x01CD001"[..]), ((32 << 10) + 40, b"Debian 12                       ")];
     assert_eq!(probed(&iso), found("iso9660", "Debian 12", ""));
     assert_eq!(probed(&[(4086, b"SWAP-SPACE")]), found("swap", "", ""));
+    for (at, suspended) in [(4086, &b"S1SUSPEND"[..]), (16374, b"S2SUSPEND"), (4086, b"LINHIB0001")] {
+        assert_eq!(probed(&[(at, suspended)]), found("swsuspend", "", ""));
+    }
 }
 
 #[test]
