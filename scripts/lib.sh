@@ -13,11 +13,11 @@ need_root() {
   (( EUID == 0 )) || die "needs root, for $1; run it as root, or with sudo -E"
 }
 
-# install COMMAND:PACKAGE... : installs the packages of those commands that are not there. What is there stays as it is,
-# whatever version it is and wherever it came from.
+# install COMMAND:PACKAGE... : installs the packages of those commands, or files given by their path, that are not there. What is there stays as
+# it is, whatever version it is and wherever it came from.
 install() {
   local pair missing=()
-  for pair; do command -v "${pair%%:*}" > /dev/null || missing+=("${pair#*:}"); done
+  for pair; do is_there "${pair%%:*}" || missing+=("${pair#*:}"); done
   (( ${#missing[@]} )) || return 0
   command -v apt-get > /dev/null || die "please install: ${missing[*]}"
   echo "installing ${missing[*]}"
@@ -25,8 +25,10 @@ install() {
   apt-get update -qq > /dev/null 2>&1 || echo "apt-get update failed; going on with the lists there are" >&2
   DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" > /dev/null ||
     die "apt-get could not install: ${missing[*]}"
-  for pair; do command -v "${pair%%:*}" > /dev/null || die "${pair#*:} is installed, but has no ${pair%%:*}"; done
+  for pair; do is_there "${pair%%:*}" || die "${pair#*:} is installed, but has no ${pair%%:*}"; done
 }
+
+is_there() { if [[ $1 == /* ]]; then [[ -e $1 ]]; else command -v "$1" > /dev/null; fi; }
 
 # binary DIR : puts the release build into DIR. A copy, so that a later build changes nothing under a running script and so
 # that the processes of this script can be told from others. $COPAL_BIN, if set, is taken instead of a build.

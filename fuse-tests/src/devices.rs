@@ -11,7 +11,7 @@ use copal::fuse::mountpoint::{detach, mount_on};
 use rustix::mount::UnmountFlags;
 
 use crate::need::find_tool;
-use crate::process::{holds_within, run};
+use crate::process::{holds_within, run, wait_until};
 
 /// How often a loop device is asked for: another process may take the free one first.
 const TRIES: usize = 40;
@@ -69,6 +69,17 @@ impl LoopDevice {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.device
+    }
+
+    /// The node of a partition that the kernel found, once it is there.
+    ///
+    /// # Panics
+    /// If it does not appear.
+    #[must_use]
+    pub fn partition(&self, number: u32) -> PathBuf {
+        let node = PathBuf::from(format!("{}p{number}", self.device.display()));
+        wait_until("the partition has a node", || node.exists());
+        node
     }
 }
 

@@ -1,5 +1,6 @@
 //! Disk images with file systems in them, made by the tests themselves.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,25 +13,28 @@ use crate::devices::{LoopDevice, Mounted};
 use crate::noise::noise;
 use crate::sandbox::Sandbox;
 use crate::tool;
+use crate::trees::Tree;
 
 /// Where the partition of [`gpt`] begins, in bytes.
 pub const PARTITION: u64 = 1 << 20;
 /// How long it is.
 pub const PARTITION_LEN: u64 = 32 << 20;
 
-/// Whether a file system takes any bytes as a name.
+/// What a file system takes as a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Names {
     /// Any bytes but NUL and slash.
     Bytes,
     /// Only text.
     Text,
+    /// Only text, and not all of it, as in DOS; there are no links, owners or modes either.
+    Dos,
 }
 
 /// Names that restores get wrong.
 #[must_use]
 pub fn awkward_names(names: Names) -> Vec<OsString> {
-    let long = "長".repeat(80);
+    let long = "長".repeat(85);
     let text = [
         "Grüße aus Köln.txt",
         "e\u{301}-twin",
@@ -39,14 +43,14 @@ pub fn awkward_names(names: Names) -> Vec<OsString> {
         "Привет мир",
         "שלום עולם",
         "😀🗄\u{fe0f}.bin",
-        "trailing space ",
-        "new\nline",
         "-rf",
-        "*?[]",
-        "back\\slash",
         &long,
     ];
     let mut all: Vec<OsString> = text.into_iter().map(OsString::from).collect();
+    if names != Names::Dos {
+        let awkward = ["trailing space ", "trailing dot.", "new\nline", "*?[]", "back\\slash"];
+        all.extend(awkward.map(OsString::from));
+    }
     if names == Names::Bytes {
         all.extend(
             [&b"caf\xe9-latin1"[..], b"bad\xff\xfeutf8", b"\x01\x7f"]
@@ -74,10 +78,25 @@ pub fn populate(root: &Path, names: Names) {
     fs::write(contents.join("text"), "the same again\n".repeat(30_000)).expect("write");
     let sparse = File::create(contents.join("sparse")).expect("create");
     std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", 2 << 20).expect("write");
-    fs::hard_link(contents.join("text"), contents.join("hard link")).expect("link");
+    if names != Names::Dos {
+        fs::hard_link(contents.join("text"), contents.join("hard link")).expect("link");
+    }
     if names == Names::Bytes {
         populate_as_unix(root);
     }
+}
+
+/// Fails if the awkward names of a tree are not all those that [`populate`] made.
+///
+/// # Panics
+/// If they are not.
+pub fn assert_names(tree: &Tree, names: Names) {
+    let found: BTreeSet<OsString> = tree
+        .keys()
+        .filter_map(|path| path.strip_prefix(b"names/"))
+        .map(|name| OsString::from_vec(name.to_vec()))
+        .collect();
+    assert_eq!(found, awkward_names(names).into_iter().collect());
 }
 
 fn populate_as_unix(root: &Path) {
@@ -109,7 +128,11 @@ fn populate_as_unix(root: &Path) {
     rustix::fs::setxattr(&folder, "user.directory", b"\0\xff", flags).expect("setxattr");
 }
 
-fn empty_file(path: &Path, len: u64) {
+/// A file that is one hole.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn empty_file(path: &Path, len: u64) {
     File::create(path).and_then(|file| file.set_len(len)).expect("make file");
 }
 
@@ -157,6 +180,17 @@ pub fn ntfs(sandbox: &Sandbox) -> PathBuf {
     path
 }
 
+/// Writes a partition table, as `sfdisk` reads it, to a disk.
+///
+/// # Panics
+/// If that fails.
+pub fn partition(disk: &Path, table: &str) {
+    let program = crate::need::find_tool("sfdisk").expect("sfdisk");
+    let mut sfdisk = Command::new(program).arg("-q").arg(disk).stdin(Stdio::piped()).spawn().expect("sfdisk");
+    sfdisk.stdin.take().expect("piped").write_all(table.as_bytes()).expect("write");
+    assert!(sfdisk.wait().expect("sfdisk").success());
+}
+
 /// A disk with a GPT and one partition with ext4.
 ///
 /// # Panics
@@ -167,11 +201,7 @@ pub fn gpt(sandbox: &Sandbox) -> PathBuf {
     empty_file(&path, PARTITION + PARTITION_LEN + (1 << 20));
     let script =
         format!("label: gpt\nstart={}, size={}, type=L, name=root\n", PARTITION / 512, PARTITION_LEN / 512);
-    let program = crate::need::find_tool("sfdisk").expect("sfdisk");
-    let mut sfdisk =
-        Command::new(program).arg("-q").arg(&path).stdin(Stdio::piped()).spawn().expect("sfdisk");
-    sfdisk.stdin.take().expect("piped").write_all(script.as_bytes()).expect("write");
-    assert!(sfdisk.wait().expect("sfdisk").success());
+    partition(&path, &script);
     let device = LoopDevice::attach(&path, &partition_args().each_ref().map(String::as_str));
     tool!("mkfs.ext4", "-q", device.path());
     fill(sandbox, "ext4", &device);

@@ -1,12 +1,9 @@
 //! File systems in mounted images: their own checkers find nothing wrong, and every file is as it was.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use fuse_tests::devices::{LoopDevice, Mounted};
-use fuse_tests::images::{Names, awkward_names, filesystem, gpt, ntfs, partition_args};
+use fuse_tests::images::{Names, assert_names, filesystem, gpt, ntfs, partition_args};
 use fuse_tests::mounted::Mount;
 use fuse_tests::sandbox::Sandbox;
 use fuse_tests::trees::{Tree, assert_same, scan};
@@ -19,15 +16,6 @@ fn tree_of(sandbox: &Sandbox, kind: &str, options: &str, image: &Path, part: &[&
     let tree = scan(mounted.path());
     mounted.unmount();
     tree
-}
-
-fn assert_names(tree: &Tree, names: Names) {
-    let found: BTreeSet<OsString> = tree
-        .keys()
-        .filter_map(|path| path.strip_prefix(b"names/"))
-        .map(|name| OsString::from_vec(name.to_vec()))
-        .collect();
-    assert_eq!(found, awkward_names(names).into_iter().collect());
 }
 
 fn back_up_and_mount(sandbox: &Sandbox, name: &str, image: &Path) -> Mount {

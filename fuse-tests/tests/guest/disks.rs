@@ -1,0 +1,261 @@
+//! Whole disks: the kernel finds the partitions of a mounted archive, and every filesystem in them is as it was.
+
+use std::path::{Path, PathBuf};
+
+use copal::fuse::mountpoint::mount_on;
+use fuse_tests::devices::LoopDevice;
+use fuse_tests::images::{assert_names, empty_file, partition, populate};
+use fuse_tests::noise::noise;
+use fuse_tests::requires;
+use fuse_tests::sandbox::Sandbox;
+use fuse_tests::tool;
+use fuse_tests::trees::{Tree, assert_same, scan};
+
+use crate::recipes::Shell;
+use crate::{drivers, look, mount, names_of, scratch_disk, with_partitions};
+
+/// A filesystem in a partition.
+struct Part {
+    number: u32,
+    kind: &'static str,
+}
+
+impl Part {
+    const fn new(number: u32, kind: &'static str) -> Self {
+        Self { number, kind }
+    }
+
+    fn make(&self, node: &Path) {
+        match self.kind {
+            "ext4" => tool!("mkfs.ext4", "-q", "-F", node),
+            "xfs" => tool!("mkfs.xfs", "-q", "-f", node),
+            "btrfs" => tool!("mkfs.btrfs", "-q", "-f", node),
+            "vfat" => tool!("mkfs.vfat", node),
+            "exfat" => tool!("mkfs.exfat", node),
+            "ntfs" => tool!("mkfs.ntfs", "-q", "-F", "-f", node),
+            other => panic!("no recipe for {other}"),
+        };
+    }
+}
+
+/// A disk with a table and filesystems, which loop devices with these arguments show.
+fn disk(sandbox: &Sandbox, mib: u64, table: &str, args: &[&str], parts: &[Part]) -> PathBuf {
+    let path = sandbox.path("disk.img");
+    empty_file(&path, mib << 20);
+    let device = with_partitions(&path, args);
+    partition(device.path(), table);
+    fill(sandbox, parts, |number| device.partition(number));
+    path
+}
+
+fn fill(sandbox: &Sandbox, parts: &[Part], node: impl Fn(u32) -> PathBuf) {
+    for part in parts {
+        let node = node(part.number);
+        part.make(&node);
+        let mounted = mount(drivers(part.kind)[0], "rw", &node, &sandbox.mountpoint("fill"));
+        populate(mounted.path(), names_of(part.kind));
+        mounted.unmount();
+    }
+}
+
+/// What every driver shows of every partition.
+fn trees(sandbox: &Sandbox, parts: &[Part], node: impl Fn(u32) -> PathBuf) -> Vec<(String, Tree)> {
+    let mut trees = Vec::new();
+    for part in parts {
+        for driver in drivers(part.kind) {
+            let tree = look(sandbox, driver, &node(part.number));
+            assert_names(&tree, names_of(part.kind));
+            trees.push((format!("partition {} by {driver}", part.number), tree));
+        }
+    }
+    trees
+}
+
+/// Backs a disk up and looks at it through a mount of the archive.
+fn assert_comes_back(sandbox: &Sandbox, image: &Path, args: &[&str], parts: &[Part]) {
+    let read_only = [&["--read-only"], args].concat();
+    let original = {
+        let device = with_partitions(image, &read_only);
+        trees(sandbox, parts, |number| device.partition(number))
+    };
+    sandbox.back_up("disk", image);
+    let mounted = sandbox.mount();
+    tool!("cmp", mounted.latest("disk"), image);
+    let device = with_partitions(&mounted.latest("disk"), &read_only);
+    for ((what, original), (_, found)) in
+        original.iter().zip(trees(sandbox, parts, |number| device.partition(number)))
+    {
+        println!("{what}: {} entries", original.len());
+        assert_same(original, &found);
+    }
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn a_gpt_disk_with_six_filesystems() {
+    requires!(
+        root,
+        fuse,
+        loop,
+        "fs:ext4",
+        "fs:xfs",
+        "fs:btrfs",
+        "fs:vfat",
+        "fs:exfat",
+        sfdisk,
+        "mkfs.ext4",
+        "mkfs.xfs",
+        "mkfs.btrfs",
+        "mkfs.vfat",
+        "mkfs.exfat",
+        "mkfs.ntfs",
+        "ntfs-3g",
+        cmp
+    );
+    let table = "label: gpt\nsize=20M, type=U\nsize=24M, type=L\nsize=302M, type=L\nsize=128M, type=L\nsize=16M\nsize=16M\n";
+    let parts = [
+        Part::new(1, "vfat"),
+        Part::new(2, "ext4"),
+        Part::new(3, "xfs"),
+        Part::new(4, "btrfs"),
+        Part::new(5, "exfat"),
+        Part::new(6, "ntfs"),
+    ];
+    let sandbox = Sandbox::new();
+    let image = disk(&sandbox, 512, table, &[], &parts);
+    assert_comes_back(&sandbox, &image, &[], &parts);
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn an_mbr_disk_with_logical_partitions() {
+    requires!(
+        root,
+        fuse,
+        loop,
+        "fs:ext4",
+        "fs:vfat",
+        sfdisk,
+        "mkfs.ext4",
+        "mkfs.vfat",
+        "mkfs.ntfs",
+        "ntfs-3g",
+        cmp
+    );
+    let table = "label: dos\nd1: size=16M, type=c\nd2: size=70M, type=5\nd5: size=24M, type=83\nd6: size=16M, type=7\nd7: size=16M, type=c\n";
+    let parts = [Part::new(1, "vfat"), Part::new(5, "ext4"), Part::new(6, "ntfs"), Part::new(7, "vfat")];
+    let sandbox = Sandbox::plain();
+    let image = disk(&sandbox, 96, table, &[], &parts);
+    assert_comes_back(&sandbox, &image, &[], &parts);
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn a_disk_with_sectors_of_4096_bytes() {
+    requires!(root, fuse, loop, "fs:ext4", "fs:vfat", sfdisk, "mkfs.ext4", "mkfs.vfat", cmp);
+    let args = ["--sector-size", "4096"];
+    let parts = [Part::new(1, "vfat"), Part::new(2, "ext4")];
+    let sandbox = Sandbox::plain();
+    let image = disk(&sandbox, 320, "label: gpt\nsize=280M, type=U\nsize=24M, type=L\n", &args, &parts);
+    assert_comes_back(&sandbox, &image, &args, &parts);
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn a_whole_disk_is_a_source() {
+    requires!(root, fuse, loop, "fs:ext4", "fs:vfat", sfdisk, "mkfs.ext4", "mkfs.vfat", cmp);
+    let source = scratch_disk();
+    let parts = [Part::new(1, "vfat"), Part::new(2, "ext4")];
+    let sandbox = Sandbox::plain();
+    partition(&source, "label: gpt\nsize=16M, type=U\nsize=24M, type=L\n");
+    let node = |number: u32| {
+        let node = PathBuf::from(format!("{}{number}", source.display()));
+        fuse_tests::process::wait_until("the partition has a node", || node.exists());
+        node
+    };
+    fill(&sandbox, &parts, node);
+    let original = trees(&sandbox, &parts, node);
+    sandbox.back_up("disk", &source);
+    let mounted = sandbox.mount();
+    tool!("cmp", mounted.latest("disk"), &source);
+    let device = with_partitions(&mounted.latest("disk"), &["--read-only"]);
+    for ((_, original), (_, found)) in
+        original.iter().zip(trees(&sandbox, &parts, |number| device.partition(number)))
+    {
+        assert_same(original, &found);
+    }
+    drop(device);
+    tool!("wipefs", "--all", "--force", "--quiet", &source);
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn a_loop_device_is_a_source() {
+    requires!(root, fuse, loop, "fs:ext4", "mkfs.ext4", cmp);
+    let sandbox = Sandbox::plain();
+    let image = sandbox.path("volume.img");
+    empty_file(&image, 24 << 20);
+    let source = LoopDevice::writable(&image);
+    Part::new(0, "ext4").make(source.path());
+    let mounted = mount("ext4", "rw", source.path(), &sandbox.mountpoint("fill"));
+    populate(mounted.path(), names_of("ext4"));
+    mounted.unmount();
+    let original = look(&sandbox, "ext4", source.path());
+    sandbox.back_up("volume", source.path());
+    let mounted = sandbox.mount();
+    tool!("cmp", mounted.latest("volume"), source.path());
+    let device = LoopDevice::read_only(&mounted.latest("volume"));
+    assert_same(&original, &look(&sandbox, "ext4", device.path()));
+}
+
+/// A disk as the recipes speak of it: a Linux in partition 2, a Windows in partition 3.
+fn recipes_disk(sandbox: &Sandbox) {
+    let parts = [Part::new(2, "ext4"), Part::new(3, "ntfs")];
+    let table = "label: gpt\nsize=2M, type=U\nsize=24M, type=L\nsize=16M\n";
+    let image = disk(sandbox, 48, table, &[], &parts);
+    sandbox.back_up("web01", &image);
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn the_recipes_for_files_give_them() {
+    requires!(root, fuse, loop, "fs:ext4", sfdisk, "mkfs.ext4", "mkfs.ntfs", "ntfs-3g", lsblk);
+    let sandbox = Sandbox::new();
+    recipes_disk(&sandbox);
+    let (repository, mnt, restore) =
+        (sandbox.repository(), sandbox.mountpoint("mnt"), sandbox.mountpoint("restore"));
+    let names: [(&str, &Path); 3] =
+        [("/srv/backups", &repository), ("/mnt/backups", &mnt), ("/mnt/restore", &restore)];
+    for (recipe, kind) in [("A file from a Linux disk", "ext4"), ("A file from a Windows disk", "ntfs")] {
+        let mut shell = Shell::new(&sandbox);
+        shell.follow(recipe, 0, &names);
+        assert_names(&scan(&restore), names_of(kind));
+        shell.follow(recipe, 1, &names);
+        assert!(mount_on(&mnt).is_none() && mount_on(&restore).is_none());
+    }
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn the_recipe_without_root_gives_files() {
+    requires!(root, fuse, loop, "fs:ext4", sfdisk, "mkfs.ext4", fusermount3, fuse2fs);
+    let sandbox = Sandbox::plain();
+    let image =
+        disk(&sandbox, 32, "label: gpt\nstart=2048, size=24M, type=L\n", &[], &[Part::new(1, "ext4")]);
+    sandbox.back_up("web01", &image);
+    /// `nobody`: fusermount3 wants to know its user's name.
+    const USER: u32 = 65534;
+    let (repository, mnt, restore) =
+        (sandbox.repository(), sandbox.mountpoint("mnt"), sandbox.mountpoint("restore"));
+    tool!("chown", "-R", USER.to_string(), &repository, sandbox.path("state"), &mnt, &restore);
+    tool!("chmod", "711", sandbox.path(""));
+    let names: [(&str, &Path); 3] =
+        [("/srv/backups", &repository), ("~/backups", &mnt), ("~/restore", &restore)];
+    let mut shell = Shell::of(&sandbox, USER);
+    shell.follow("A file without root", 0, &names);
+    // Others, root among them, do not see into a user's mount.
+    std::fs::read_dir(&restore).expect_err("a user's own mount");
+    let copy = shell.copy_of(&restore.join("contents/large"));
+    assert!(copy == noise(99, 3 << 20), "another content");
+    shell.follow("A file without root", 1, &names);
+}

@@ -1,0 +1,171 @@
+//! Volumes of LVM as sources, and volume groups inside of mounted archives.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fuse_tests::devices::LoopDevice;
+use fuse_tests::images::{assert_names, empty_file, partition, populate};
+use fuse_tests::noise::noise;
+use fuse_tests::sandbox::Sandbox;
+use fuse_tests::trees::{assert_same, scan};
+use fuse_tests::{requires, tool};
+
+use crate::recipes::Shell;
+use crate::{look, mount, names_of, with_partitions};
+
+/// A volume group, active until it goes.
+struct Group(&'static str);
+
+impl Group {
+    fn new(name: &'static str, device: &Path) -> Self {
+        tool!("pvcreate", "-q", device);
+        tool!("vgcreate", "-q", name, device);
+        Self(name)
+    }
+
+    /// The node of a volume.
+    fn volume(&self, volume: &str) -> PathBuf {
+        PathBuf::from(format!("/dev/{}/{volume}", self.0))
+    }
+
+    /// Makes an ext4 in a volume and fills it.
+    fn fill(&self, sandbox: &Sandbox, volume: &str) {
+        tool!("mkfs.ext4", "-q", self.volume(volume));
+        let mounted = mount("ext4", "rw", &self.volume(volume), &sandbox.mountpoint("fill"));
+        populate(mounted.path(), names_of("ext4"));
+        mounted.unmount();
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // What is left when a test fails is taken away as far as it goes.
+        let _ = Command::new("vgremove").args(["-q", "-ff", "--yes", self.0]).output();
+    }
+}
+
+fn device(sandbox: &Sandbox, name: &str, mib: u64) -> LoopDevice {
+    let file = sandbox.path(name);
+    empty_file(&file, mib << 20);
+    LoopDevice::writable(&file)
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn a_snapshot_of_a_mounted_volume_is_a_source() {
+    requires!(root, fuse, loop, "fs:ext4", "mkfs.ext4", pvcreate, vgcreate, lvcreate, cmp);
+    let sandbox = Sandbox::plain();
+    let device = device(&sandbox, "pv", 96);
+    let group = Group::new("copal0", device.path());
+    tool!("lvcreate", "-q", "-W", "n", "-L", "40M", "-n", "root", group.0);
+    group.fill(&sandbox, "root");
+    let live = mount("ext4", "rw", &group.volume("root"), &sandbox.mountpoint("live"));
+    tool!("lvcreate", "-q", "--snapshot", "-L", "24M", "-n", "now", group.volume("root"));
+    // The volume goes on meanwhile.
+    fs::remove_dir_all(live.path().join("names")).expect("remove");
+    fs::write(live.path().join("later"), noise(3, 1 << 20)).expect("write");
+    rustix::fs::syncfs(fs::File::open(live.path()).expect("open")).expect("sync");
+    sandbox.back_up("root", &group.volume("now"));
+    let mounted = sandbox.mount();
+    tool!("cmp", mounted.latest("root"), group.volume("now"));
+    let archived = LoopDevice::read_only(&mounted.latest("root"));
+    let found = look(&sandbox, "ext4", archived.path());
+    assert_same(&look(&sandbox, "ext4", &group.volume("now")), &found);
+    assert_names(&found, names_of("ext4"));
+    live.unmount();
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn thin_snapshots_are_backed_up_by_what_changed() {
+    requires!(
+        root,
+        fuse,
+        loop,
+        "fs:ext4",
+        "mkfs.ext4",
+        pvcreate,
+        vgcreate,
+        lvcreate,
+        thin_delta,
+        dmsetup,
+        cmp
+    );
+    let sandbox = Sandbox::plain();
+    let device = device(&sandbox, "pv", 160);
+    let group = Group::new("vg0", device.path());
+    tool!("lvcreate", "-q", "--type", "thin-pool", "-L", "96M", "-n", "pool", group.0);
+    tool!("lvcreate", "-q", "-V", "64M", "--thinpool", "pool", "-n", "web01", group.0);
+    group.fill(&sandbox, "web01");
+    let (repository, delta) = (sandbox.repository(), sandbox.path("delta"));
+    let names = [("/srv/backups", repository.as_path()), ("/run/web01.delta", &delta)];
+    let mut shell = Shell::new(&sandbox);
+    shell.follow("LVM thin volumes", 0, &names);
+
+    let live = mount("ext4", "rw", &group.volume("web01"), &sandbox.mountpoint("live"));
+    fs::write(live.path().join("more"), noise(4, 2 << 20)).expect("write");
+    fs::remove_file(live.path().join("contents/large")).expect("remove");
+    live.unmount();
+    shell.follow("LVM thin volumes", 1, &names);
+
+    tool!("lvchange", "-q", "--ignoreactivationskip", "--activate", "y", group.volume("web01-last"));
+    let mounted = sandbox.mount();
+    tool!("cmp", mounted.latest("web01"), group.volume("web01-last"));
+    let archives = sandbox.run(&["list", "--json", repository.to_str().expect("text")]);
+    let archives: serde_json::Value = serde_json::from_str(&archives).expect("JSON");
+    assert_eq!(archives["archives"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn a_volume_group_inside_an_image_is_activated_beside_its_original() {
+    requires!(
+        root,
+        fuse,
+        loop,
+        "fs:ext4",
+        "mkfs.ext4",
+        pvcreate,
+        vgcreate,
+        lvcreate,
+        vgimportclone,
+        dmsetup,
+        sfdisk
+    );
+    let sandbox = Sandbox::plain();
+    let image = sandbox.path("disk.img");
+    empty_file(&image, 80 << 20);
+    let disk = with_partitions(&image, &[]);
+    partition(disk.path(), "label: gpt\nsize=8M, type=U\nsize=64M, type=V\n");
+    // The group of the host goes on beside that of its backup.
+    let group = Group::new("vg0", &disk.partition(2));
+    tool!("lvcreate", "-q", "-W", "n", "-L", "32M", "-n", "root", group.0);
+    group.fill(&sandbox, "root");
+    sandbox.back_up("web01", &image);
+    let live = mount("ext4", "rw", &group.volume("root"), &sandbox.mountpoint("live"));
+    let volumes =
+        || tool!("vgs", "--noheadings", "-o", "vg_uuid,lv_count", "--devices", disk.partition(2), "vg0");
+    let before = volumes();
+
+    let (repository, mnt, restore) =
+        (sandbox.repository(), sandbox.mountpoint("mnt"), sandbox.mountpoint("restore"));
+    let changes = sandbox.path("web01.cow");
+    let names: [(&str, &Path); 4] = [
+        ("/srv/backups", &repository),
+        ("/mnt/backups", &mnt),
+        ("/mnt/restore", &restore),
+        ("/var/tmp/web01.cow", &changes),
+    ];
+    let mut shell = Shell::new(&sandbox);
+    shell.follow("LVM inside an image", 0, &names);
+    let found = scan(&restore);
+    assert_names(&found, names_of("ext4"));
+    // Nothing of the host's has changed, and it can be written to.
+    assert_same(&scan(live.path()), &found);
+    fs::write(live.path().join("still alive"), "yes").expect("write");
+    assert_eq!(before, volumes());
+    shell.follow("LVM inside an image", 1, &names);
+    live.unmount();
+    assert_eq!(before, volumes());
+}

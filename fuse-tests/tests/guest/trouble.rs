@@ -1,0 +1,277 @@
+//! What must not harm the machine that a mount is on: killed and stopped servers, vanished repositories, little memory, everybody at once.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fuse_tests::devices::{LoopDevice, Mounted};
+use fuse_tests::images::{empty_file, populate};
+use fuse_tests::noise::noise;
+use fuse_tests::process::{holds_within, wait_until};
+use fuse_tests::sandbox::Sandbox;
+use fuse_tests::trees::{Tree, scan};
+use fuse_tests::{requires, tool};
+use rustix::process::Signal;
+
+use crate::{mount, names_of, scratch_disk};
+
+const MIB: usize = 1 << 20;
+
+/// Reads a device to its end; what it held, or the first error.
+fn read_all(device: &Path) -> std::io::Result<Vec<u8>> {
+    let file = File::open(device)?;
+    let mut bytes = vec![0; 24 * MIB];
+    for (number, piece) in bytes.chunks_mut(256 << 10).enumerate() {
+        file.read_exact_at(piece, (number * (256 << 10)) as u64)?;
+    }
+    Ok(bytes)
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn readers_of_a_loop_device_get_errors_when_the_server_is_killed() {
+    requires!(root, fuse, loop, losetup);
+    let sandbox = Sandbox::plain();
+    sandbox.back_up_bytes("disk", &noise(1, 24 * MIB));
+    let mut mounted = sandbox.mount();
+    let device = LoopDevice::attach(&mounted.latest("disk"), &["--read-only", "--direct-io=on"]);
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let device = device.path().to_owned();
+            std::thread::spawn(move || {
+                loop {
+                    // Nothing is to come out of the page cache.
+                    let _ = fs::write("/proc/sys/vm/drop_caches", "1");
+                    if let Err(error) = read_all(&device) {
+                        return error;
+                    }
+                }
+            })
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(500));
+    mounted.signal(Signal::KILL);
+    wait_until("the server has ended", || mounted.has_ended());
+    wait_until("all readers have errors", || readers.iter().all(std::thread::JoinHandle::is_finished));
+    for reader in readers {
+        let error = reader.join().expect("the reader");
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{error}");
+    }
+    drop(device);
+    sandbox.run(&["umount", mounted.directory().to_str().expect("text")]);
+    assert!(!mounted.is_mounted());
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn a_server_that_is_stopped_for_a_while_goes_on() {
+    requires!(root, fuse, loop, losetup);
+    let sandbox = Sandbox::plain();
+    let bytes = noise(2, 24 * MIB);
+    sandbox.back_up_bytes("disk", &bytes);
+    let mounted = sandbox.mount();
+    let device = LoopDevice::attach(&mounted.latest("disk"), &["--read-only", "--direct-io=on"]);
+    mounted.signal(Signal::STOP);
+    let path = device.path().to_owned();
+    let reader = std::thread::spawn(move || read_all(&path));
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(!reader.is_finished(), "a stopped server serves");
+    mounted.signal(Signal::CONT);
+    wait_until("the reader is done", || reader.is_finished());
+    assert!(reader.join().expect("the reader").expect("bytes") == bytes);
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn a_repository_that_is_unmounted_beneath_the_server_hangs_nobody() {
+    requires!(root, fuse, loop, "mkfs.ext4");
+    let sandbox = Sandbox::bare();
+    let disk = scratch_disk();
+    tool!("mkfs.ext4", "-q", "-F", &disk);
+    let below = sandbox.repository();
+    let storage = mount("ext4", "rw", &disk, &sandbox.mountpoint("repo"));
+    sandbox.run(&["init", "--encryption", "none", below.to_str().expect("text")]);
+    let bytes = noise(3, 24 * MIB);
+    sandbox.back_up_bytes("disk", &bytes);
+    let mut mounted = sandbox.mount();
+    // Who looks whether it can go is told that it is in use.
+    let busy = Command::new("umount").arg(storage.path()).output().expect("umount");
+    assert!(!busy.status.success());
+    tool!("umount", "--lazy", storage.path());
+    let image = mounted.latest("disk");
+    let reader = std::thread::spawn(move || fs::read(image));
+    wait_until("the reader is done", || reader.is_finished());
+    match reader.join().expect("the reader") {
+        Ok(found) => assert!(found == bytes, "wrong bytes"),
+        Err(error) => assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error())),
+    }
+    sandbox.run(&["umount", mounted.directory().to_str().expect("text")]);
+    wait_until("the server has ended", || mounted.has_ended());
+    tool!("wipefs", "--all", "--force", "--quiet", &disk);
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn thousands_of_open_files() {
+    requires!(root, fuse);
+    let sandbox = Sandbox::plain();
+    let bytes = noise(4, MIB);
+    sandbox.back_up_bytes("disk", &bytes);
+    let mounted = sandbox.mount();
+    let limit = rustix::process::Rlimit { current: Some(8192), maximum: Some(8192) };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("limit");
+    let files: Vec<File> = (0..5000).map(|_| mounted.open("disk")).collect();
+    let mut block = [0; 4096];
+    for (number, file) in files.iter().enumerate() {
+        let at = number * 4096 % MIB;
+        file.read_exact_at(&mut block, at as u64).expect("read");
+        assert!(block[..] == bytes[at..at + 4096]);
+    }
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn who_searches_everything_finds_what_is_there() {
+    requires!(root, fuse, grep, find, updatedb, plocate);
+    let sandbox = Sandbox::plain();
+    let mut bytes = noise(5, 4 * MIB);
+    bytes[3 * MIB..][..24].copy_from_slice(b"\nthe needle in the disk\n");
+    for name in ["one", "two"] {
+        sandbox.back_up_bytes(name, &bytes);
+    }
+    let mounted = sandbox.mount();
+    let found = tool!("grep", "-rlaF", "the needle in the disk", mounted.directory());
+    assert!(found.contains("/one/") && found.contains("/two/"), "{found}");
+    let count = tool!("find", mounted.directory(), "-name", "*.img", "-size", "4M");
+    assert!(count.lines().count() >= 2, "{count}");
+    let database = sandbox.path("database");
+    tool!(
+        "updatedb",
+        "-l",
+        "0",
+        "-o",
+        &database,
+        "-U",
+        mounted.directory(),
+        "--prunefs",
+        "",
+        "--prunepaths",
+        ""
+    );
+    let listed = tool!("plocate", "-d", &database, "latest.img");
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn umount_names_the_loop_device_that_holds_the_mount() {
+    requires!(root, fuse, loop, losetup);
+    let sandbox = Sandbox::plain();
+    sandbox.back_up_bytes("disk", &noise(6, MIB));
+    let mounted = sandbox.mount();
+    let device = LoopDevice::read_only(&mounted.latest("disk"));
+    let said = sandbox.fails(&["umount", mounted.directory().to_str().expect("text")]);
+    assert!(said.contains(device.path().to_str().expect("text")), "{said}");
+    assert!(mounted.is_mounted());
+}
+
+fn volume(sandbox: &Sandbox) -> PathBuf {
+    let image = sandbox.path("volume.img");
+    empty_file(&image, 12 << 20);
+    tool!("mkfs.ext4", "-q", "-F", &image);
+    let device = LoopDevice::writable(&image);
+    let mounted = mount("ext4", "rw", device.path(), &sandbox.mountpoint("fill"));
+    populate(mounted.path(), names_of("ext4"));
+    mounted.unmount();
+    image
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn two_dozen_archives_are_mounted_and_read_at_once() {
+    requires!(root, fuse, loop, "fs:ext4", "mkfs.ext4");
+    let sandbox = Sandbox::plain();
+    let image = volume(&sandbox);
+    let originals: Vec<Tree> = (0..24)
+        .map(|number| {
+            let device = LoopDevice::writable(&image);
+            let mounted = mount("ext4", "rw", device.path(), &sandbox.mountpoint("fill"));
+            fs::write(mounted.path().join("own"), noise(number, 300_000)).expect("write");
+            let tree = scan(mounted.path());
+            mounted.unmount();
+            drop(device);
+            sandbox.back_up(&format!("disk-{number}"), &image);
+            tree
+        })
+        .collect();
+    let repository = sandbox.mount();
+    let devices: Vec<LoopDevice> =
+        (0..24).map(|number| LoopDevice::read_only(&repository.latest(&format!("disk-{number}")))).collect();
+    let mounts: Vec<Mounted> = devices
+        .iter()
+        .enumerate()
+        .map(|(number, device)| {
+            mount("ext4", "ro", device.path(), &sandbox.mountpoint(&format!("at-{number}")))
+        })
+        .collect();
+    let trees: Vec<Tree> = std::thread::scope(|scope| {
+        let readers: Vec<_> = mounts.iter().map(|mounted| scope.spawn(|| scan(mounted.path()))).collect();
+        readers.into_iter().map(|reader| reader.join().expect("the reader")).collect()
+    });
+    for (original, found) in originals.iter().zip(&trees) {
+        fuse_tests::trees::assert_same(original, found);
+    }
+}
+
+/// Memory that could be had, in bytes.
+fn available() -> usize {
+    let info = fs::read_to_string("/proc/meminfo").expect("meminfo");
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:")).expect("MemAvailable");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn reading_goes_on_while_memory_is_short_and_full_of_dirty_pages() {
+    requires!(root, fuse, loop, "fs:ext4", "mkfs.ext4");
+    let sandbox = Sandbox::plain();
+    let bytes = noise(7, 24 * MIB);
+    sandbox.back_up_bytes("disk", &bytes);
+    let mounted = sandbox.mount_with("mnt", None, &["--cache-size", "16M"]);
+    let device = LoopDevice::attach(&mounted.latest("disk"), &["--read-only"]);
+    let disk = scratch_disk();
+    tool!("mkfs.ext4", "-q", "-F", &disk);
+    let elsewhere = mount("ext4", "rw", &disk, &sandbox.mountpoint("elsewhere"));
+    // All but 300 MiB is taken, and what is left is written to.
+    let taken: Vec<u8> = vec![1; available().saturating_sub(300 * MIB)];
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let piece = noise(8, MIB);
+            for number in 0.. {
+                if done.load(Ordering::Relaxed) {
+                    return;
+                }
+                let path = elsewhere.path().join(format!("dirty-{}", number % 300));
+                match fs::write(path, &piece) {
+                    Err(error) if error.kind() != ErrorKind::StorageFull => panic!("{error}"),
+                    _ => {}
+                }
+            }
+        });
+        for _ in 0..3 {
+            fs::write("/proc/sys/vm/drop_caches", "1").expect("drop");
+            assert!(read_all(device.path()).expect("bytes") == bytes, "wrong bytes");
+        }
+        done.store(true, Ordering::Relaxed);
+        holds_within(Duration::from_secs(30), || writer.is_finished());
+    });
+    assert!(taken.iter().step_by(4096).all(|byte| *byte == 1));
+    drop(device);
+    elsewhere.unmount();
+    tool!("wipefs", "--all", "--force", "--quiet", &disk);
+}
