@@ -34,7 +34,8 @@ pub enum Names {
 /// Names that restores get wrong.
 #[must_use]
 pub fn awkward_names(names: Names) -> Vec<OsString> {
-    let long = "長".repeat(85);
+    // As many bytes as Linux takes, and as many characters as Windows does.
+    let (long, longest) = ("長".repeat(85), "n".repeat(255));
     let text = [
         "Grüße aus Köln.txt",
         "e\u{301}-twin",
@@ -45,6 +46,7 @@ pub fn awkward_names(names: Names) -> Vec<OsString> {
         "😀🗄\u{fe0f}.bin",
         "-rf",
         &long,
+        &longest,
     ];
     let mut all: Vec<OsString> = text.into_iter().map(OsString::from).collect();
     if names != Names::Dos {
@@ -86,7 +88,7 @@ pub fn populate(root: &Path, names: Names) {
     }
 }
 
-/// Fails if the awkward names of a tree are not all those that [`populate`] made.
+/// Fails if the awkward names of a tree are not all those that [`populate`] made, or it has no extended attributes.
 ///
 /// # Panics
 /// If they are not.
@@ -97,6 +99,10 @@ pub fn assert_names(tree: &Tree, names: Names) {
         .map(|name| OsString::from_vec(name.to_vec()))
         .collect();
     assert_eq!(found, awkward_names(names).into_iter().collect());
+    if names == Names::Bytes {
+        let attributes = &tree[&b"unix/0644"[..]].attributes;
+        assert_eq!(attributes[&b"user.origin"[..]], "Zürich".as_bytes());
+    }
 }
 
 fn populate_as_unix(root: &Path) {

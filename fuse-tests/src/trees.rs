@@ -76,14 +76,12 @@ fn scan_into(root: &Path, path: &Path, tree: &mut Tree) {
 /// If they cannot be read.
 #[must_use]
 pub fn attributes(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let len = match rustix::fs::llistxattr(path, &mut [] as &mut [u8]) {
+    let mut names = vec![0; 64 << 10];
+    let len = match rustix::fs::llistxattr(path, &mut names[..]) {
         // ntfs-3g reports whatever error came before where there are none.
-        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::INVAL) | Ok(0) => return BTreeMap::new(),
+        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::INVAL) => return BTreeMap::new(),
         len => len.unwrap_or_else(|error| panic!("attributes of {path:?}: {error}")),
     };
-    let mut names = vec![0; len];
-    let len = rustix::fs::llistxattr(path, &mut names[..])
-        .unwrap_or_else(|error| panic!("{len} bytes of attributes of {path:?}: {error}"));
     let names = names[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty());
     let value = |name: &[u8]| {
         let mut value = vec![0; 64 << 10];

@@ -32,7 +32,7 @@ fn partitions(disk: &Path) -> Vec<String> {
 }
 
 /// Deleted files of a partition by their names: what they held, as far as it is still there.
-fn deleted(disk: &Path, offset: &str) -> BTreeMap<String, Vec<u8>> {
+fn deleted(disk: &Path, offset: &str) -> BTreeMap<String, (bool, Vec<u8>)> {
     let listed = tool!("fls", "-r", "-d", "-p", "-o", offset, disk);
     let mut found = BTreeMap::new();
     for line in listed.lines().filter(|line| line.starts_with("r/") || line.starts_with("-/r")) {
@@ -48,7 +48,7 @@ fn deleted(disk: &Path, offset: &str) -> BTreeMap<String, Vec<u8>> {
             .arg(inode.trim_end_matches("(realloc)"))
             .output()
             .expect("icat");
-        found.insert(format!("{name} ({about})"), content.stdout);
+        found.insert(format!("{name} ({about})"), (content.status.success(), content.stdout));
     }
     found
 }
@@ -67,7 +67,7 @@ fn assert_deleted_files_are_found(name: &str, least: usize) {
         let (was, is) = (deleted(&disk, &offset), deleted(&image, &offset));
         assert!(was == is, "{name}: {:?}\n{:?}", was.keys(), is.keys());
         names += was.len();
-        contents += was.values().filter(|content| !content.is_empty()).count();
+        contents += was.values().filter(|(read, content)| *read && !content.is_empty()).count();
     }
     assert!(names > 0 && contents >= least, "{name}: {names} deleted files, {contents} with a content");
 }

@@ -222,8 +222,7 @@ fn the_recipes_for_files_give_them() {
     requires!(root, fuse, loop, "fs:ext4", sfdisk, "mkfs.ext4", "mkfs.ntfs", "ntfs-3g", lsblk);
     let sandbox = Sandbox::new();
     recipes_disk(&sandbox);
-    let (repository, mnt, restore) =
-        (sandbox.repository(), sandbox.mountpoint("mnt"), sandbox.mountpoint("restore"));
+    let (repository, mnt, restore) = (sandbox.repository(), sandbox.path("mnt"), sandbox.path("restore"));
     let names: [(&str, &Path); 3] =
         [("/srv/backups", &repository), ("/mnt/backups", &mnt), ("/mnt/restore", &restore)];
     for (recipe, kind) in [("A file from a Linux disk", "ext4"), ("A file from a Windows disk", "ntfs")] {

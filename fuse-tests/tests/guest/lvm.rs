@@ -148,8 +148,7 @@ fn a_volume_group_inside_an_image_is_activated_beside_its_original() {
         || tool!("vgs", "--noheadings", "-o", "vg_uuid,lv_count", "--devices", disk.partition(2), "vg0");
     let before = volumes();
 
-    let (repository, mnt, restore) =
-        (sandbox.repository(), sandbox.mountpoint("mnt"), sandbox.mountpoint("restore"));
+    let (repository, mnt, restore) = (sandbox.repository(), sandbox.path("mnt"), sandbox.path("restore"));
     let changes = sandbox.path("web01.cow");
     let names: [(&str, &Path); 4] = [
         ("/srv/backups", &repository),
