@@ -23,7 +23,7 @@ struct Screen {
 impl Screen {
     fn new(sandbox: &Sandbox) -> Self {
         let mut server = Command::new("Xvfb")
-            .args(["-displayfd", "1", "-screen", "0", "1000x1400x24", "-nolisten", "tcp"])
+            .args(["-displayfd", "1", "-screen", "0", "1000x1400x24", "-nolisten", "tcp", "-noreset"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -45,9 +45,14 @@ impl Screen {
 
     /// All pixels.
     fn pixels(&self) -> Vec<u8> {
-        let shot = self.command("xwd").args(["-root", "-silent"]).output().expect("xwd");
-        assert!(shot.status.success());
-        shot.stdout
+        let mut pixels = Vec::new();
+        // It fails while a window goes away.
+        wait_until("there is a picture", || {
+            let shot = self.command("xwd").args(["-root", "-silent"]).output().expect("xwd");
+            pixels = shot.stdout;
+            shot.status.success()
+        });
+        pixels
     }
 
     /// The pixels once they no longer change, and are not those of `before`.
