@@ -78,7 +78,7 @@ fn scan_into(root: &Path, path: &Path, tree: &mut Tree) {
 pub fn attributes(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut names = vec![0; 64 << 10];
     let len = match rustix::fs::llistxattr(path, &mut names[..]) {
-        // ntfs-3g reports whatever error came before where there are none.
+        // Of ntfs-3g, on some kernels, where there are none.
         Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::INVAL) => return BTreeMap::new(),
         len => len.unwrap_or_else(|error| panic!("attributes of {path:?}: {error}")),
     };
