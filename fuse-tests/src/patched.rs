@@ -132,8 +132,8 @@ impl Patched {
     pub fn damage(&mut self, times: usize) -> usize {
         let original = self.usage();
         let mut random = Random::new(self.len);
-        let mut refused = 0;
-        for _ in 0..times {
+        let (mut done, mut refused) = (0, 0);
+        while done < times {
             let range = &original.fixed[random.below(original.fixed.len())];
             let at = range.start + random.below((range.end - range.start) as usize) as u64;
             let old = self.bytes(at, 1)[0];
@@ -143,6 +143,10 @@ impl Patched {
                 2 => random.number().to_be_bytes().to_vec(),
                 _ => vec![0xff; 4],
             };
+            if self.bytes(at, new.len()) == new {
+                continue;
+            }
+            done += 1;
             self.set(at, &new);
             match self.survey() {
                 Err(_) => refused += 1,

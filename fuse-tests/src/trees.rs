@@ -78,8 +78,9 @@ fn scan_into(root: &Path, path: &Path, tree: &mut Tree) {
 pub fn attributes(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut names = vec![0; 64 << 10];
     let len = match rustix::fs::llistxattr(path, &mut names[..]) {
+        Err(rustix::io::Errno::NOTSUP) => return BTreeMap::new(),
         // Of ntfs-3g, on some kernels, where there are none.
-        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::INVAL) => return BTreeMap::new(),
+        Err(rustix::io::Errno::INVAL) if is_served(path) => return BTreeMap::new(),
         len => len.unwrap_or_else(|error| panic!("attributes of {path:?}: {error}")),
     };
     let names = names[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty());
@@ -91,6 +92,12 @@ pub fn attributes(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
         (name.to_vec(), value)
     };
     names.map(value).collect()
+}
+
+/// Whether a server in user space answers for a path.
+fn is_served(path: &Path) -> bool {
+    const FUSE: u64 = 0x6573_5546;
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type as u64 == FUSE)
 }
 
 /// Fails with all differences if two trees are not the same.

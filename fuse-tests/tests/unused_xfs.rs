@@ -140,7 +140,7 @@ fn trees_of_several_levels_are_read() {
     prove(&sandbox, &image, 1024);
     let mut volume = Patched::open("xfs", &image);
     let refused = volume.damage(200);
-    assert!(refused >= 175, "{refused}");
+    assert!(refused >= 190, "{refused} of 200 were refused");
 }
 
 #[test]
