@@ -85,6 +85,8 @@ unmount_under() {
 clear_away() {
   local dir=$1 device pid tries signal
   cd /
+  # What was attached hangs from /run; its records are here.
+  if [[ -d $dir/attached && -x $dir/bin/copal ]]; then COPAL_ATTACH_STATE=$dir/attached "$dir/bin/copal" detach --all || :; fi
   unmount_under "$dir" '!fuse.copal'
   for device in $(loops_under "$dir"); do losetup -d "$device" || :; done
   unmount_under "$dir" fuse.copal

@@ -10,12 +10,13 @@
 mod bits;
 mod btrfs;
 mod checked;
-mod clusters;
+pub(crate) mod clusters;
 pub mod disk;
 mod exfat;
-mod ext;
-mod fat;
-mod ntfs;
+pub(crate) mod ext;
+pub(crate) mod fat;
+pub mod journal;
+pub(crate) mod ntfs;
 mod ranges;
 mod swap;
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod disk;
 mod exit;
+mod inside;
 mod location;
 mod logger;
 mod output;
@@ -12,6 +13,7 @@ mod progress;
 mod repository;
 mod secret;
 mod selection;
+mod server;
 mod signals;
 
 use std::ffi::OsString;
@@ -40,12 +42,17 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Create(args) => commands::create::run(&args),
         Command::Copy(args) => commands::copy::run(&args),
         Command::List(args) => commands::list::run(&args),
+        Command::Ls(args) => commands::ls::run(&args),
+        Command::Cp(args) => commands::cp::run(&args),
         Command::Info(args) => commands::info::run(&args),
         Command::Diff(args) => commands::diff::run(&args),
         Command::Check(args) => commands::check::run(&args),
         Command::Extract(args) => commands::extract::run(&args),
         Command::Compact(args) => commands::compact::run(&args),
         Command::Mount(args) => commands::mount::run(&args),
+        Command::Attach(args) => commands::attach::run(&args),
+        Command::Attached(args) => commands::attached::run(&args),
+        Command::Detach(args) => commands::detach::run(&args),
         Command::Umount(args) => commands::umount::run(&args),
         Command::Delete(args) => commands::delete::run(&args),
         Command::Undelete(args) => commands::undelete::run(&args),
@@ -72,6 +79,8 @@ pub fn understands(args: Vec<OsString>) -> bool {
         Command::Mount(args) => commands::mount::understands(&args) && parse(args.location.as_ref()),
         Command::Create(args) => parse(Some(&args.location)),
         Command::List(args) => parse(args.list.location.as_ref()),
+        Command::Ls(args) => inside::Inside::parse(&args.location).is_ok(),
+        Command::Cp(args) => args.words.first().is_some_and(|word| inside::Inside::parse(word).is_ok()),
         _ => true,
     }
 }

@@ -3,6 +3,7 @@
 pub mod blocks;
 pub mod cache;
 pub mod diff;
+pub mod disk;
 pub mod maps;
 pub mod prefetcher;
 pub mod reach;

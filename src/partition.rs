@@ -16,6 +16,7 @@ pub(crate) mod bytes;
 mod filesystem;
 mod gpt;
 mod mbr;
+mod parts;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -28,6 +29,7 @@ use serde::Serialize;
 use self::bytes::Window;
 use self::filesystem::Filesystem;
 pub(crate) use self::filesystem::{SUSPENDED, signatures};
+pub use self::parts::{Part, parts, remarks};
 
 /// The most partitions that are listed, empty slots not counted.
 pub const MAX_PARTITIONS: usize = 256;
@@ -49,6 +51,16 @@ pub trait ReadAt {
     /// Whether it has no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl ReadAt for crate::image::disk::Disk<'_> {
+    fn len(&self) -> u64 {
+        self.size()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.read_exact_at(offset, buf)
     }
 }
 
@@ -240,10 +252,14 @@ fn place(slots: Vec<Slot>, disk: &dyn ReadAt, notes: &mut Notes) -> Vec<Partitio
         }
         let len = slot.len.min(disk.len() - slot.start);
         if len < slot.len {
-            notes.add(format!(
-                "partition {number} is cut short: {} of its bytes lie beyond the disk's end",
-                slot.len - len
-            ));
+            // What the table says may not even fit into 64 bits.
+            let beyond = slot.len - len;
+            let told = if beyond < 1 << 60 {
+                format!("{beyond} of its bytes lie")
+            } else {
+                "it reaches far".to_owned()
+            };
+            notes.add(format!("partition {number} is cut short: {told} beyond the disk's end"));
         }
         let window = Window::part(disk, slot.start, len);
         let filesystem =

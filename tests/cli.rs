@@ -3,10 +3,12 @@
 //! What needs a mount is in `fuse-tests`. What needs root skips itself loudly elsewhere, and fails where `COPAL_TESTS_MUST_RUN` is set.
 
 mod cli {
+    mod attach;
     mod changed;
     mod check;
     mod compact;
     mod copy;
+    mod cp;
     mod create;
     mod damage;
     mod delete;
@@ -20,6 +22,7 @@ mod cli {
     mod init;
     mod key;
     mod list;
+    mod ls;
     mod memory;
     mod mount;
     mod names;

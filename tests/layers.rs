@@ -7,15 +7,24 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 7] = [
     &["main"],
     &["cli"],
-    &["archiver", "fuse", "maintenance"],
-    &["source", "chunker", "image", "partition", "allocation"],
+    &["archiver", "attach", "restore", "fuse", "maintenance"],
+    &["source", "chunker", "image", "partition", "allocation", "filesystem"],
     &["repository"],
     &["format", "codec", "storage"],
     &["id", "extent", "task"],
 ];
 
-/// What else is allowed, within a layer: a partition table is read from any source, what a partition holds from it, and sealed formats need keys.
-const WITHIN: [(&str, &str); 3] = [("partition", "source"), ("allocation", "partition"), ("format", "codec")];
+/// What else is allowed, within a layer: what is attached is mounted first, a partition table is read from any source or image, what a partition holds from
+/// it, and sealed formats need keys.
+const WITHIN: [(&str, &str); 7] = [
+    ("attach", "fuse"),
+    ("partition", "source"),
+    ("partition", "image"),
+    ("allocation", "partition"),
+    ("filesystem", "partition"),
+    ("filesystem", "allocation"),
+    ("format", "codec"),
+];
 
 fn layer(module: &str) -> usize {
     let found = LAYERS.iter().position(|modules| modules.contains(&module));

@@ -4,6 +4,7 @@
 //! test mounts, attaches or starts is held by a guard that takes it away again, also when the test panics. Nothing here has a fixed
 //! path, and a test that cannot run here says so through [`requires!`].
 
+pub mod attached;
 pub mod binary;
 pub mod damage;
 pub mod devices;

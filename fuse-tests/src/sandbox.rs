@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::binary::copal;
 use crate::mounted::{Mount, Place};
 use crate::noise::write_sparse;
-use crate::process::run;
+use crate::process::{run, tool};
 
 /// The passphrase of encrypted sandboxes.
 const PASSPHRASE: &str = "grün ist die Heide";
@@ -309,6 +309,16 @@ impl Sandbox {
         edges.sort_unstable();
         edges.dedup();
         edges
+    }
+
+    /// The names and SHA-256 hashes of all files of the repository.
+    ///
+    /// # Panics
+    /// If they cannot be read.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let files = files_below(&self.repository());
+        tool("sha256sum", &files.iter().map(|path| path.as_os_str()).collect::<Vec<_>>())
     }
 
     /// Bytes in the files of the repository.

@@ -7,11 +7,25 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use fuse_tests::devices::{LoopDevice, Mounted};
-use fuse_tests::images::filesystem;
-use fuse_tests::process::{DEADLINE, holds_within, wait_until};
+use fuse_tests::images::{gpt, partition_args};
+use fuse_tests::process::{DEADLINE, holds_within};
 use fuse_tests::requires;
 use fuse_tests::sandbox::Sandbox;
 use fuse_tests::trees::scan;
+
+/// How long something may take to come: an emulated machine has one processor, which is emulated.
+const PATIENCE: Duration = DEADLINE.saturating_mul(8);
+
+fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    assert!(holds_within(PATIENCE, holds), "waited in vain until {what}");
+}
+
+/// Names of files, and what they are called where one letter is another.
+const ALIKE: [(&str, &str); 3] = [
+    ("Привет мир", "Привет миг"),
+    ("日本語ファイル.txt", "日本誤ファイル.txt"),
+    ("😀🗄\u{fe0f}.bin", "😈🗄\u{fe0f}.bin"),
+];
 
 /// A screen of its own, on which only one program shows anything.
 struct Screen {
@@ -58,8 +72,8 @@ impl Screen {
     /// The pixels once they no longer change, and are not those of `before`.
     fn settled(&self, before: &[u8]) -> Vec<u8> {
         let mut last = Vec::new();
-        let settled = holds_within(DEADLINE, || {
-            std::thread::sleep(Duration::from_millis(700));
+        let settled = holds_within(PATIENCE, || {
+            std::thread::sleep(Duration::from_millis(1500));
             let now = self.pixels();
             let same = now == last && now != before;
             last = now;
@@ -67,6 +81,13 @@ impl Screen {
         });
         assert!(settled, "the screen does not come to rest, or nothing happens");
         last
+    }
+
+    /// Keeps what the screen shows where results are collected, as a picture that any viewer opens.
+    fn keep(&self, name: &str) {
+        let Some(directory) = std::env::var_os("COPAL_TESTS_RESULTS") else { return };
+        let picture = picture(&self.pixels()).expect("a dump of a screen with 32 bits for each pixel");
+        fs::write(Path::new(&directory).join(name), picture).expect("write");
     }
 
     fn keys(&self, keys: &[&str]) {
@@ -87,6 +108,26 @@ impl Screen {
         let focused = self.command("xdotool").args(["windowfocus", &newest.to_string()]).status();
         assert!(focused.expect("xdotool").success());
     }
+}
+
+/// A dump of a screen, as `xwd` writes it, in the form of a portable pixmap. Source: `XWDFile.h` of X.Org.
+fn picture(dump: &[u8]) -> Option<Vec<u8>> {
+    let field = |number: usize| {
+        let bytes = dump.get(4 * number..)?.first_chunk()?;
+        Some(u32::from_be_bytes(*bytes) as usize)
+    };
+    let (header, width, height, bits) = (field(0)?, field(4)?, field(5)?, field(11)?);
+    let (line, colours) = (field(12)?, field(19)?);
+    if bits != 32 {
+        return None;
+    }
+    let mut picture = format!("P6 {width} {height} 255\n").into_bytes();
+    // An entry of the table of colours takes 12 bytes; pixels are blue, green, red, nothing.
+    for row in dump.get(header + 12 * colours..)?.chunks_exact(line).take(height) {
+        let (pixels, _) = row.as_chunks::<4>();
+        picture.extend(pixels.iter().take(width).flat_map(|[blue, green, red, _]| [*red, *green, *blue]));
+    }
+    Some(picture)
 }
 
 impl Drop for Screen {
@@ -116,33 +157,52 @@ impl Drop for FileManager {
 fn a_file_manager_shows_and_copies_all_names() {
     requires!(fuse, root, loop, "fs:ext4", "mkfs.ext4", losetup, mount, Xvfb, pcmanfm, xwd, xdotool);
     let sandbox = Sandbox::new();
-    let image = filesystem(&sandbox, "ext4");
+    let image = gpt(&sandbox);
     sandbox.back_up("disk", &image);
     let repository = sandbox.mount();
     let shown = sandbox.mountpoint("shown");
-    let (empty, out) = (sandbox.mountpoint("names"), sandbox.mountpoint("out"));
+    let out = sandbox.mountpoint("out");
+    let part = partition_args();
+    let part = part.each_ref().map(String::as_str);
     let mount = |image: &Path| {
-        let device = LoopDevice::read_only(image);
+        let device = LoopDevice::attach(image, &[&["--read-only"], &part[..]].concat());
         (Mounted::device("ext4", "ro", device.path(), &shown), device)
     };
     let screen = Screen::new(&sandbox);
     let blank = screen.pixels();
-    let look = |directory: &Path| {
+    let look = |directory: &Path, name: &str| {
         let manager = FileManager::show(&screen, directory);
         let pixels = screen.settled(&blank);
+        screen.keep(name);
         drop(manager);
         wait_until("the window is gone", || screen.pixels() == blank);
         pixels
     };
 
-    let original = {
+    let (original, wanted) = {
         let (_mounted, _device) = mount(&image);
-        look(&shown.join("names"))
+        (look(&shown.join("names"), "file-manager-original.ppm"), scan(&shown.join("names")))
     };
     let (mounted, _device) = mount(&repository.latest("disk"));
-    let restored = look(&shown.join("names"));
+    let restored = look(&shown.join("names"), "file-manager-mounted.ppm");
     assert!(original == restored, "the file manager shows something else");
-    assert!(original != look(&empty), "the file manager shows no names");
+    drop((mounted, _device));
+    // A letter of another name is seen, in every script: it is names that are shown, not boxes.
+    for (number, (name, other)) in ALIKE.into_iter().enumerate() {
+        let changed = sandbox.path("changed");
+        fs::copy(&image, &changed).expect("copy");
+        {
+            let device = LoopDevice::attach(&changed, &part);
+            let mounted = Mounted::device("ext4", "rw", device.path(), &shown);
+            let names = mounted.path().join("names");
+            fs::rename(names.join(name), names.join(other)).expect("rename");
+            mounted.unmount();
+        }
+        let (_mounted, _device) = mount(&changed);
+        let pixels = look(&shown.join("names"), &format!("file-manager-changed-{number}.ppm"));
+        assert!(original != pixels, "{name} looks like {other}");
+    }
+    let (mounted, _device) = mount(&repository.latest("disk"));
 
     let _manager = FileManager::show(&screen, &shown.join("names"));
     let before = screen.settled(&blank);
@@ -152,14 +212,13 @@ fn a_file_manager_shows_and_copies_all_names() {
     screen.settled(&before);
     screen.focus();
     screen.keys(&["ctrl+v"]);
-    let wanted = scan(&shown.join("names"));
     let contents = |tree: &fuse_tests::trees::Tree| {
         tree.iter()
             .filter(|(name, _)| !name.is_empty())
             .map(|(name, entry)| (name.clone(), entry.content.clone()))
             .collect::<Vec<_>>()
     };
-    let done = holds_within(DEADLINE, || contents(&scan(&out)) == contents(&wanted));
+    let done = holds_within(PATIENCE, || contents(&scan(&out)) == contents(&wanted));
     assert!(done, "copied: {:?}", fs::read_dir(&out).expect("list").count());
     drop((_copier, _manager));
     mounted.unmount();

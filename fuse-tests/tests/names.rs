@@ -21,6 +21,11 @@ fn listed(path: &Path) -> Vec<String> {
     names
 }
 
+/// What is listed for archives with a single image that have these names.
+fn shown(archives: &[&str]) -> Vec<String> {
+    archives.iter().flat_map(|name| [format!("{name}.img"), format!("{name}.parts")]).collect()
+}
+
 fn link(mount: &Mount, name: &str) -> String {
     fs::read_link(mount.latest(name)).expect("a link").to_string_lossy().into_owned()
 }
@@ -34,7 +39,7 @@ fn an_archive_is_a_file_named_by_its_time_in_a_directory_of_its_name() {
     sandbox.back_up_at("db01", "2026-11-20T05:00:00Z", b"other");
     let mount = sandbox.mount();
     assert_eq!(listed(mount.directory()), ["db01", "web01"]);
-    assert_eq!(listed(&mount.path("web01")), ["20261119T030000Z.img", "20261120T030000Z.img", "latest.img"]);
+    assert_eq!(listed(&mount.path("web01")), shown(&["20261119T030000Z", "20261120T030000Z", "latest"]));
     check_all(&mount.path("web01/20261119T030000Z.img"), b"first", 100);
     check_all(&mount.path("web01/20261120T030000Z.img"), b"second", 100);
     assert_eq!(link(&mount, "web01"), "20261120T030000Z.img");
@@ -48,9 +53,10 @@ fn a_second_archive_of_the_same_second_has_its_id_behind_the_time() {
     sandbox.back_up_at("web01", "2026-11-20T03:00:00.1Z", b"first");
     let second = sandbox.back_up_at("web01", "2026-11-20T03:00:00.9Z", b"second");
     let id = second["id"].as_str().expect("id");
-    let name = format!("20261120T030000Z-{}.img", &id[..8]);
+    let second = format!("20261120T030000Z-{}", &id[..8]);
+    let name = format!("{second}.img");
     let mount = sandbox.mount();
-    assert_eq!(listed(&mount.path("web01")), [&name, "20261120T030000Z.img", "latest.img"]);
+    assert_eq!(listed(&mount.path("web01")), shown(&[&second, "20261120T030000Z", "latest"]));
     check_all(&mount.path("web01/20261120T030000Z.img"), b"first", 100);
     check_all(&mount.path("web01").join(&name), b"second", 100);
     assert_eq!(link(&mount, "web01"), name);
@@ -132,7 +138,7 @@ fn inode_numbers_are_the_same_in_every_mount() {
     });
     let before = inodes(sandbox.mount().directory());
     let distinct: std::collections::BTreeSet<u64> = before.values().copied().collect();
-    assert_eq!((before.len(), distinct.len()), (10, 10));
+    assert_eq!((before.len(), distinct.len()), (13, 13));
     assert_eq!(inodes(sandbox.mount().directory()), before);
     sandbox.back_up_at("web01", "2026-11-18T03:00:00Z", b"older");
     sandbox.back_up_at("abc", "2026-11-18T03:00:00Z", b"new name");
@@ -164,14 +170,14 @@ fn new_archives_appear_without_a_new_mount_and_latest_moves() {
     let sandbox = Sandbox::plain();
     sandbox.back_up_at("web01", "2026-11-19T03:00:00Z", b"first");
     let mount = sandbox.mount();
-    assert_eq!(listed(&mount.path("web01")).len(), 2);
+    assert_eq!(listed(&mount.path("web01")), shown(&["20261119T030000Z", "latest"]));
     assert_eq!(link(&mount, "web01"), "20261119T030000Z.img");
     assert!(!mount.path("db01").exists());
     let open = mount.open("web01");
 
     sandbox.back_up_at("web01", "2026-11-20T03:00:00Z", b"second");
     sandbox.back_up_at("db01", "2026-11-20T03:00:00Z", b"other");
-    wait_until("the new archive is listed", || listed(&mount.path("web01")).len() == 3);
+    wait_until("the new archive is listed", || listed(&mount.path("web01")).len() == 6);
     wait_until("latest.img moves", || link(&mount, "web01") == "20261120T030000Z.img");
     wait_until("the new name is there", || mount.path("db01").exists());
     wait_until("the new name is listed", || listed(mount.directory()) == ["db01", "web01"]);
@@ -189,7 +195,7 @@ fn an_older_archive_that_comes_later_does_not_move_latest() {
     sandbox.back_up_at("web01", "2026-11-20T03:00:00Z", b"newest");
     let mount = sandbox.mount();
     sandbox.back_up_at("web01", "2026-11-01T03:00:00Z", b"older");
-    wait_until("the new archive is listed", || listed(&mount.path("web01")).len() == 3);
+    wait_until("the new archive is listed", || listed(&mount.path("web01")).len() == 6);
     assert_eq!(link(&mount, "web01"), "20261120T030000Z.img");
 }
 
@@ -201,10 +207,10 @@ fn a_mount_of_a_name_shows_just_its_archives() {
     sandbox.back_up_at("web01", "2026-11-20T03:00:00Z", b"second");
     sandbox.back_up_at("db01", "2026-11-20T03:00:00Z", b"other");
     let mount = sandbox.mount_with("mnt", Some("web01"), &[]);
-    assert_eq!(listed(mount.directory()), ["20261119T030000Z.img", "20261120T030000Z.img", "latest.img"]);
+    assert_eq!(listed(mount.directory()), shown(&["20261119T030000Z", "20261120T030000Z", "latest"]));
     check_all(&mount.path("latest.img"), b"second", 100);
     sandbox.back_up_at("web01", "2026-11-21T03:00:00Z", b"third");
-    wait_until("the new archive is listed", || listed(mount.directory()).len() == 4);
+    wait_until("the new archive is listed", || listed(mount.directory()).len() == 8);
 }
 
 #[test]
@@ -215,7 +221,7 @@ fn a_mount_of_one_archive_shows_just_that() {
     sandbox.back_up_at("web01", "2026-11-20T03:00:00Z", b"second");
     for (number, reference) in ["web01@2026-11-19", "web01~1"].into_iter().enumerate() {
         let mount = sandbox.mount_with(&format!("mnt{number}"), Some(reference), &[]);
-        assert_eq!(listed(mount.directory()), ["20261119T030000Z.img", "latest.img"], "{reference}");
+        assert_eq!(listed(mount.directory()), shown(&["20261119T030000Z", "latest"]), "{reference}");
         check_all(&mount.path("latest.img"), b"first", 100);
     }
 }

@@ -22,6 +22,7 @@ use self::chunks::{Chunk, Chunks};
 use self::free_space::{Collector, GroupFree};
 use self::superblock::Superblock;
 use self::tree::{Key, Kind, Reader, Tree};
+use super::journal::Journal;
 use super::{Distrust, FreeRanges, Survey, Usage, checked};
 use crate::partition::bytes::{Fields, Window};
 
@@ -67,6 +68,11 @@ pub(super) fn survey(volume: &Window<'_>) -> Survey {
         free,
         fixed: checked::joined(superblock.copies().chain(places).collect()),
     })
+}
+
+/// Whether its log tree is empty, by the superblock alone.
+pub(super) fn journal(volume: &Window<'_>) -> Journal {
+    superblock::journal(volume).unwrap_or(Journal::Unknown)
 }
 
 /// All chunks, through those that the superblock names. Adds the nodes of their tree.

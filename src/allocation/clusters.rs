@@ -13,23 +13,23 @@ const PIECE: u64 = 1 << 20;
 
 /// Where the clusters lie, counted from 0 whatever their filesystem calls the first one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clusters {
+pub(crate) struct Clusters {
     /// First byte of the first cluster, in the volume.
-    pub(super) start: u64,
+    pub(crate) start: u64,
     /// Bytes of a cluster.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     /// How many there are. All of them lie within the volume.
-    pub(super) count: u64,
+    pub(crate) count: u64,
 }
 
 impl Clusters {
     /// The bytes of some clusters, which exist.
-    pub(super) fn bytes(&self, clusters: Range<u64>) -> Range<u64> {
+    pub(crate) fn bytes(&self, clusters: Range<u64>) -> Range<u64> {
         self.start + clusters.start * self.size..self.start + clusters.end * self.size
     }
 
     /// `len` clusters from `first`, if all of them exist.
-    pub(super) fn range(&self, first: u64, len: u64) -> Option<Range<u64>> {
+    pub(crate) fn range(&self, first: u64, len: u64) -> Option<Range<u64>> {
         let end = first.checked_add(len)?;
         (end <= self.count).then_some(first..end)
     }

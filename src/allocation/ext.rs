@@ -11,8 +11,8 @@ mod groups;
 mod inodes;
 mod journal;
 mod layout;
-mod sums;
-mod superblock;
+pub(crate) mod sums;
+pub(crate) mod superblock;
 
 use std::ops::Range;
 
@@ -20,6 +20,7 @@ use self::groups::{Group, Groups};
 use self::superblock::Superblock;
 use super::bits::clear_runs;
 use super::checked::{self, is_partly_free, joined};
+use super::journal::Journal;
 use super::{Distrust, FreeRanges, Survey, Usage};
 use crate::partition::bytes::{Fields, Window};
 
@@ -53,6 +54,11 @@ pub(super) fn survey(volume: &Window<'_>) -> Survey {
         fixed: joined(fixed).iter().map(|blocks| superblock.bytes(blocks)).collect(),
         label: superblock.label,
     })
+}
+
+/// Whether its journal is empty, by the superblock alone.
+pub(super) fn journal(volume: &Window<'_>) -> Journal {
+    superblock::journal(volume).unwrap_or(Journal::Unknown)
 }
 
 /// Collects what is free in all groups, and compares it with what they and the superblock count.

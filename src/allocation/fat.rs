@@ -4,7 +4,7 @@
 //! and every chain and directory. What a chain or a directory entry leads to must be in use, by nothing else. Clusters that are marked bad, and those that nothing leads to,
 //! count as used.
 
-mod boot;
+pub(crate) mod boot;
 mod directories;
 mod table;
 

@@ -3,11 +3,11 @@
 //! There is no specification. The bitmap of clusters has no checksum and no count, so it is believed only where the whole master file table agrees with it: every record
 //! is read, and each run of clusters that one names must be in use. A volume that Windows may go on with, from its log or from hibernation, is not believed.
 
-mod boot;
+pub(crate) mod boot;
 mod files;
 mod log;
-mod record;
-mod runs;
+pub(crate) mod record;
+pub(crate) mod runs;
 mod stream;
 
 use std::ops::Range;
@@ -16,6 +16,7 @@ use self::boot::Boot;
 use self::record::{Attribute, Record};
 use self::stream::Stream;
 use super::clusters::{Gatherer, is_free, joined, read_all, text_of_utf16};
+use super::journal::Journal;
 use super::{Distrust, Survey, Usage};
 use crate::partition::bytes::{Fields, Window};
 
@@ -40,6 +41,20 @@ const UNSETTLED: u16 = 0x0001 | 0x0002 | 0x0004 | 0x0010 | 0x4000;
 /// Where Windows keeps what leads to a volume's shadow copies, and how that begins.
 const SHADOWS: u64 = 0x1e00;
 const SHADOWS_MAGIC: [u8; 16] = *b"\x6b\x87\x08\x38\x76\xc1\x48\x4e\xb7\xae\x04\x04\x6e\x6c\xc7\x52";
+
+/// The flag of a volume that is mounted, or was not unmounted.
+const DIRTY: u16 = 0x0001;
+
+/// Whether Windows closed its log.
+pub(super) fn journal(volume: &Window<'_>) -> Journal {
+    let system = Boot::read(volume).and_then(|boot| System::read(volume, &boot));
+    let Ok(system) = system else { return Journal::Unknown };
+    match log::check(volume, &system.log) {
+        Ok(()) => Journal::of(system.flags & DIRTY == 0),
+        Err(Distrust::Because(_)) => Journal::NeedsReplay,
+        Err(Distrust::Unreadable(_)) => Journal::Unknown,
+    }
+}
 
 pub(super) fn survey(volume: &Window<'_>) -> Survey {
     let boot = Boot::read(volume)?;

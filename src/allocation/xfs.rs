@@ -14,8 +14,25 @@ mod superblock;
 mod tree;
 
 use self::superblock::Superblock;
+use super::journal::Journal;
 use super::{Distrust, FreeRanges, Survey, Usage, checked};
 use crate::partition::bytes::Window;
+
+/// The longest log that is looked through only to know how to mount, in bytes: what most filesystems have.
+const MAX_LOOKED_THROUGH: u64 = 256 << 20;
+
+/// Whether its log ends with an unmount.
+pub(super) fn journal(volume: &Window<'_>) -> Journal {
+    let Ok((superblock, sector)) = Superblock::read(volume) else { return Journal::Unknown };
+    if superblock.geometry.log.1 > MAX_LOOKED_THROUGH {
+        return Journal::Unknown;
+    }
+    match log::survey(volume, &superblock, &sector) {
+        Ok(log) => Journal::of(log.unmounted),
+        Err(Distrust::Because(_)) => Journal::NeedsReplay,
+        Err(Distrust::Unreadable(_)) => Journal::Unknown,
+    }
+}
 
 /// Surveys a volume that XFS fills.
 pub(super) fn survey(volume: &Window<'_>) -> Survey {

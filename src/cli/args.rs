@@ -1,12 +1,15 @@
 //! The raw arguments of every command.
 
+mod attach;
 mod check;
 mod compact;
 mod copy;
+mod cp;
 mod delete;
 mod diff;
 mod key;
 mod list;
+mod ls;
 mod prune;
 mod rename;
 mod reuse;
@@ -17,9 +20,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(super) use attach::{AttachArgs, AttachedArgs, DetachArgs};
 pub(super) use copy::CopyArgs;
+pub(super) use cp::CpArgs;
 pub(super) use delete::DeleteArgs;
 pub(super) use list::ListCommandArgs;
+pub(super) use ls::LsArgs;
 pub(super) use prune::PruneArgs;
 pub(super) use rename::RenameArgs;
 pub(super) use reuse::{ReadErrorsArg, ReuseArgs};
@@ -84,6 +90,12 @@ The passphrase of DST comes from a prompt, COPAL_TO_PASSPHRASE, COPAL_TO_PASSCOM
     /// List archives
     #[command(after_help = "Examples: copal list /srv/backups; copal list '/srv/backups::web*'")]
     List(ListCommandArgs),
+    /// List files in an archive, without a mount
+    #[command(after_help = ls::AFTER_HELP)]
+    Ls(LsArgs),
+    /// Copy files out of an archive, without a mount
+    #[command(after_help = cp::AFTER_HELP, override_usage = cp::USAGE)]
+    Cp(CpArgs),
     /// Show a repository's or an archive's facts
     #[command(after_help = "Example: copal info /srv/backups::web01")]
     Info(ListArgs),
@@ -118,6 +130,21 @@ key_file=FILE, and those of mount(8). From fstab, with a link mount.fuse.copal t
     /// End a mount
     #[command(after_help = "Example: copal umount /mnt/backups")]
     Umount(UmountArgs),
+    /// Mount the filesystems of an archive, read-only, to copy files out of it (root)
+    #[command(after_help = attach::AFTER_HELP)]
+    Attach(AttachArgs),
+    /// List what is attached
+    #[command(after_help = "Example: copal attached")]
+    Attached(AttachedArgs),
+    /// Take down what 'copal attach' has set up
+    #[command(
+        override_usage = "copal detach DIR\n       copal detach --all",
+        after_help = "\
+Examples: copal detach /mnt/restore; copal detach --all
+Whatever is in use is named with its users, and stays until they are done: run it again then. It works as well when the
+server was killed, after a reboot, and after an attach that was interrupted."
+    )]
+    Detach(DetachArgs),
     /// Delete archives; their space is free after a compaction
     #[command(after_help = "\
 Examples:
@@ -277,6 +304,11 @@ pub(super) struct ExtractArgs {
     pub(super) secrets: SecretArgs,
 }
 
+/// Where writable layers lie: it outlives a restart and is on a disk, as a rule.
+pub(super) const DEFAULT_OVERLAY_DIR: &str = "/var/tmp";
+/// Enough for a journal and repairs.
+pub(super) const DEFAULT_OVERLAY_SIZE: &str = "10G";
+
 #[derive(Debug, Args)]
 pub(super) struct MountArgs {
     /// Repository, and which archives of it: all, those of a NAME, or one with NAME@WHEN
@@ -312,6 +344,18 @@ pub(super) struct MountArgs {
     /// Seconds that a read of the repository's storage may take before it fails; less if the kernel would give a request up before
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400), default_value = "60")]
     pub(super) storage_timeout: u64,
+    /// Make the images of one archive writable; what is written goes to a file of its own and is gone when the mount is
+    #[arg(long)]
+    pub(super) overlay: bool,
+    /// Directory on a disk for what is written
+    #[arg(long, value_name = "DIR", requires = "overlay", default_value = DEFAULT_OVERLAY_DIR)]
+    pub(super) overlay_dir: PathBuf,
+    /// The most that may be written
+    #[arg(long, value_name = "SIZE", requires = "overlay", value_parser = parse_size, default_value = DEFAULT_OVERLAY_SIZE)]
+    pub(super) overlay_size: u64,
+    /// Keep what is written in this file, and go on with what it holds if it is there
+    #[arg(long, value_name = "FILE", requires = "overlay")]
+    pub(super) keep_overlay: Option<PathBuf>,
     /// Options as mount(8) takes them
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub(super) options: Vec<String>,

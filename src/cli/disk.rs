@@ -1,28 +1,10 @@
 //! Images as disks: their partition tables.
 
-use std::io;
-
 use crate::format::record::Member;
 use crate::image::Image;
+use crate::image::disk::Disk;
 use crate::image::reader::ImageReader;
-use crate::partition::{ReadAt, Table, read_table};
-
-/// An image as something whose partitions can be read.
-struct Disk<'a>(&'a ImageReader, Image);
-
-impl ReadAt for Disk<'_> {
-    fn len(&self) -> u64 {
-        self.1.size
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        match self.0.read_at(&self.1, offset, buf) {
-            Ok(len) if len == buf.len() => Ok(()),
-            Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(error) => Err(io::Error::other(error)),
-        }
-    }
-}
+use crate::partition::{Table, read_table};
 
 /// The partitions of an image; damage there is told and no failure.
 pub(super) fn table(reader: &ImageReader, member: &Member) -> Option<Table> {

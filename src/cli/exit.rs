@@ -4,8 +4,10 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::archiver;
+use crate::attach;
 use crate::maintenance;
 use crate::repository;
+use crate::restore;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,12 @@ pub(super) fn report(error: &anyhow::Error) -> Exit {
     super::logger::line(&format!("copal: {text}"));
     if let Some(advice) = advice(error) {
         super::logger::line(&format!("copal: {advice}"));
+    }
+    if let Some(restore::Error::Stopped(stopped)) = error.downcast_ref() {
+        return Exit::Signal(stopped.signal);
+    }
+    if let Some(attach::Error::Stopped { signal }) = error.downcast_ref() {
+        return Exit::Signal(*signal);
     }
     match (error.downcast_ref(), error.downcast_ref()) {
         (Some(archiver::Error::Stopped { signal }), _) => Exit::Signal(*signal),

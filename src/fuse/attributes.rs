@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::format::name::ArchiveName;
+use crate::partition::Part;
 use crate::repository::archives::Archive;
 use crate::repository::reference::format_time;
 
@@ -111,6 +112,19 @@ pub fn extended(archive: &Archive, member: usize) -> Vec<(String, Vec<u8>)> {
         all.push(("data_bytes", member.data.to_string()));
     }
     all.into_iter().map(|(name, value)| (format!("user.copal.{name}"), value.into_bytes())).collect()
+}
+
+/// What the extended attributes of a part tell besides, as text.
+#[must_use]
+pub fn part_facts(part: &Part) -> Vec<(String, Vec<u8>)> {
+    let facts = [
+        ("partition", part.number.to_string()),
+        ("offset", part.start.to_string()),
+        ("filesystem", part.filesystem.clone().unwrap_or_default()),
+        ("label", part.label.clone()),
+        ("uuid", part.uuid.clone().unwrap_or_default()),
+    ];
+    facts.into_iter().map(|(name, value)| (format!("user.copal.{name}"), value.into_bytes())).collect()
 }
 
 #[cfg(test)]

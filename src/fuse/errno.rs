@@ -26,6 +26,8 @@ impl Errno {
     pub const NOT_A_DIRECTORY: Self = Self(libc::ENOTDIR);
     /// A handle or inode that is no more.
     pub const STALE: Self = Self(libc::ESTALE);
+    /// No more can be written.
+    pub const NO_SPACE: Self = Self(libc::ENOSPC);
     /// Nothing here can be changed.
     pub const READ_ONLY: Self = Self(libc::EROFS);
 }

@@ -1,6 +1,7 @@
 //! Open images: reading, seeking, and saying once what could not be read.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -8,8 +9,9 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 
 use super::errno::{Errno, errno_of};
+use super::overlay::Overlay;
 use super::stats::{CacheUse, Requests, Stats, Traffic};
-use crate::id::BlobId;
+use crate::id::{ArchiveId, BlobId};
 use crate::image::Image;
 use crate::image::prefetcher::Prefetcher;
 use crate::image::reader::{ImageReader, ReaderCounts};
@@ -22,14 +24,32 @@ const WIDEST_WINDOW: u64 = 8 << 20;
 /// How many lost chunks are remembered as logged.
 const MAX_LOGGED: usize = 4096;
 
-/// An image that somebody has open.
+/// An image, or a part of one, that somebody has open.
 #[derive(Debug)]
 pub struct OpenImage {
     image: Image,
+    /// Which bytes of the image the file shows.
+    window: Range<u64>,
+    /// What was written to it, where it can be.
+    overlay: Option<Arc<Overlay>>,
     /// For messages.
     archive: Arc<Archive>,
     member: usize,
     streams: Mutex<Streams>,
+}
+
+/// The writable layers of a mount: members of archives.
+pub type Overlays = HashMap<(ArchiveId, usize), Arc<Overlay>>;
+
+/// What a file shows.
+#[derive(Debug, Clone)]
+pub enum Shown {
+    /// A member of an archive, or a range of its bytes.
+    Image(Arc<Archive>, usize, Option<Range<u64>>),
+    /// A text that never changes.
+    Text(Arc<[u8]>),
+    /// The mount's statistics.
+    Stats,
 }
 
 /// What a handle stands for.
@@ -44,6 +64,7 @@ enum Open {
 #[derive(Debug)]
 pub struct Files {
     reader: Arc<ImageReader>,
+    overlays: Overlays,
     prefetcher: Prefetcher,
     open: RwLock<HashMap<u64, Open>>,
     next: AtomicU64,
@@ -64,14 +85,13 @@ pub enum Seek {
 }
 
 impl Files {
-    /// Files read by `reader`.
+    /// Files read by `reader`; those of these members can be written to.
     #[must_use]
-    pub fn new(reader: ImageReader) -> Self {
-        let reader = Arc::new(reader);
+    pub fn new(reader: Arc<ImageReader>, overlays: Overlays) -> Self {
         let prefetcher = Prefetcher::new(&reader);
         let (open, next, logged) = Default::default();
         let (reads, bytes, failed) = Default::default();
-        Self { reader, prefetcher, open, next, logged, began: Instant::now(), reads, bytes, failed }
+        Self { reader, overlays, prefetcher, open, next, logged, began: Instant::now(), reads, bytes, failed }
     }
 
     /// The reader beneath.
@@ -80,11 +100,39 @@ impl Files {
         &self.reader
     }
 
-    /// Opens a member of an archive: reads its record. Returns a handle.
+    /// Whether anything can be written to.
+    #[must_use]
+    pub fn are_writable(&self) -> bool {
+        !self.overlays.is_empty()
+    }
+
+    /// Whether what a file shows can be written to.
+    #[must_use]
+    pub fn is_writable(&self, shown: &Shown) -> bool {
+        match shown {
+            Shown::Image(archive, member, _) => self.overlays.contains_key(&(archive.id(), *member)),
+            Shown::Text(_) | Shown::Stats => false,
+        }
+    }
+
+    /// Opens what a file shows. Returns a handle.
     ///
     /// # Errors
-    /// [`Errno::IO`] if the record cannot be had.
-    pub fn open(&self, archive: Arc<Archive>, member: usize) -> Result<u64, Errno> {
+    /// [`Errno::IO`] if the record of an image's archive cannot be had.
+    pub fn open(&self, shown: Shown) -> Result<u64, Errno> {
+        match shown {
+            Shown::Image(archive, member, part) => self.open_image(archive, member, part),
+            Shown::Text(text) => Ok(self.add(Open::Text(text))),
+            Shown::Stats => self.open_stats(),
+        }
+    }
+
+    fn open_image(
+        &self,
+        archive: Arc<Archive>,
+        member: usize,
+        part: Option<Range<u64>>,
+    ) -> Result<u64, Errno> {
         let repository = self.reader.repository();
         let record = repository.record(archive.id()).map_err(|error| {
             log::error!("archive {} ({}): {}", archive.id(), archive.name, chain(&error));
@@ -93,14 +141,17 @@ impl Files {
         let found = record.members.get(member).ok_or(Errno::IO)?;
         let image = Image::of(found, repository.config().span_shift);
         let streams = Mutex::new(Streams::new(WIDEST_WINDOW.min(self.reader.ahead_limit() as u64)));
-        Ok(self.add(Open::Image(Arc::new(OpenImage { image, archive, member, streams }))))
+        let window = part.unwrap_or(0..image.size);
+        if window.start > window.end || window.end > image.size {
+            return Err(Errno::IO);
+        }
+        let overlay = self.overlays.get(&(archive.id(), member)).cloned();
+        let opened = OpenImage { image, window, overlay, archive, member, streams };
+        Ok(self.add(Open::Image(Arc::new(opened))))
     }
 
-    /// Opens the statistics as they are now. Returns a handle.
-    ///
-    /// # Errors
-    /// [`Errno::IO`] if they cannot be written down.
-    pub fn open_stats(&self) -> Result<u64, Errno> {
+    /// Opens the statistics as they are now. They fail only if they cannot be written down.
+    fn open_stats(&self) -> Result<u64, Errno> {
         let mut text = serde_json::to_vec_pretty(&self.stats()).map_err(|_| Errno::IO)?;
         text.push(b'\n');
         Ok(self.add(Open::Text(text.into())))
@@ -167,17 +218,66 @@ impl Files {
             Open::Image(file) => file,
             Open::Text(text) => return Ok(read_text(&text, offset, buf)),
         };
+        let (offset, buf) = file.clip(offset, buf);
         let ahead = file.streams.lock().observe(&(offset..offset.saturating_add(buf.len() as u64)));
         if let Some(ahead) = ahead {
             self.prefetcher.load(&file.image, &ahead);
         }
         self.reads.fetch_add(1, Ordering::Relaxed);
-        let read = self.reader.read_at(&file.image, offset, buf);
+        let beneath = |at: u64, part: &mut [u8]| self.read_image(&file, at, part);
+        let read = match &file.overlay {
+            None => beneath(offset, buf),
+            Some(overlay) => overlay.read(offset, buf, &beneath),
+        };
         match &read {
-            Ok(len) => self.bytes.fetch_add(*len as u64, Ordering::Relaxed),
+            Ok(()) => self.bytes.fetch_add(buf.len() as u64, Ordering::Relaxed),
             Err(_) => self.failed.fetch_add(1, Ordering::Relaxed),
         };
-        read.map_err(|error| self.tell(&file, offset, &error))
+        read.map(|()| buf.len())
+    }
+
+    /// Fills `buf`, all of which lies in the image.
+    fn read_image(&self, file: &OpenImage, offset: u64, buf: &mut [u8]) -> Result<(), Errno> {
+        match self.reader.read_at(&file.image, offset, buf) {
+            Ok(len) if len == buf.len() => Ok(()),
+            Ok(_) => Err(Errno::IO),
+            Err(error) => Err(self.tell(file, offset, &error)),
+        }
+    }
+
+    /// Writes to a file's byte `offset`; returns how much of `data` was written: less than all only where the file ends.
+    ///
+    /// # Errors
+    /// [`Errno::READ_ONLY`] without a writable layer; [`Errno::NO_SPACE`] at the end, or if that may take no more; [`Errno::IO`].
+    pub fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize, Errno> {
+        let file = self.image(handle)?;
+        let overlay = file.overlay.as_ref().ok_or(Errno::READ_ONLY)?;
+        let Range { start, end } = file.window;
+        let at = start.saturating_add(offset);
+        let len = usize::try_from(end.saturating_sub(at)).map_or(data.len(), |left| left.min(data.len()));
+        if len == 0 && !data.is_empty() {
+            return Err(Errno::NO_SPACE);
+        }
+        overlay.write(at, &data[..len], &|at, part| self.read_image(&file, at, part))?;
+        Ok(len)
+    }
+
+    /// Makes what was written to a file last, as far as it is to last.
+    ///
+    /// # Errors
+    /// [`Errno::IO`].
+    pub fn sync(&self, handle: u64) -> Result<(), Errno> {
+        match self.get(handle)? {
+            Open::Image(file) => file.overlay.as_ref().map_or(Ok(()), |overlay| overlay.sync()),
+            Open::Text(_) => Ok(()),
+        }
+    }
+
+    /// As [`Self::sync`], for all that was written. What fails is logged.
+    pub fn sync_all(&self) {
+        for overlay in self.overlays.values() {
+            let _ = overlay.sync();
+        }
     }
 
     /// The next data or hole at or behind `offset`, as `lseek` has it.
@@ -186,15 +286,22 @@ impl Files {
     /// [`Errno::NO_SUCH_OFFSET`] at or beyond the end, and behind the last data; [`Errno::IO`].
     pub fn seek(&self, handle: u64, offset: u64, seek: Seek) -> Result<u64, Errno> {
         let file = self.image(handle)?;
-        if offset >= file.image.size {
+        let Range { start, end } = file.window;
+        let offset = start.saturating_add(offset);
+        if offset >= end {
             return Err(Errno::NO_SUCH_OFFSET);
+        }
+        if file.overlay.is_some() {
+            // Any part may have been written: all is data.
+            return Ok(if seek == Seek::Data { offset - start } else { end - start });
         }
         let maps = self.reader.maps();
         let found = match seek {
-            Seek::Data => maps.next_data(&file.image, offset),
-            Seek::Hole => maps.next_hole(&file.image, offset).map(Some),
+            Seek::Data => maps.next_data(&file.image, offset).map(|found| found.filter(|at| *at < end)),
+            Seek::Hole => maps.next_hole(&file.image, offset).map(|found| Some(found.min(end))),
         };
-        found.map_err(|error| self.tell(&file, offset, &error))?.ok_or(Errno::NO_SUCH_OFFSET)
+        let found = found.map_err(|error| self.tell(&file, offset, &error))?;
+        found.map(|at| at - start).ok_or(Errno::NO_SUCH_OFFSET)
     }
 
     /// Logs what could not be read, once for each blob, just before the kernel is told.
@@ -244,6 +351,16 @@ impl Files {
                 located.map.extents.iter().find(|e| e.chunk as usize == number && base + e.end() > from)?;
             Some(from.max(base + u64::from(used.offset)))
         })
+    }
+}
+
+impl OpenImage {
+    /// Where in the image a read begins, and as much of its buffer as lies in the file.
+    fn clip<'a>(&self, offset: u64, buf: &'a mut [u8]) -> (u64, &'a mut [u8]) {
+        let Range { start, end } = self.window;
+        let offset = start.saturating_add(offset).min(end);
+        let len = usize::try_from(end - offset).map_or(buf.len(), |left| left.min(buf.len()));
+        (offset, &mut buf[..len])
     }
 }
 

@@ -9,19 +9,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    BsdFileFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::RwLock;
 
 use super::attributes::{Attributes, Kind, Ownership};
 use super::errno::Errno;
-use super::files::{Files, Seek};
-use super::tree::{REFRESH, STATS, Tree};
+use super::files::{Files, Seek, Shown};
+use super::tree::{REFRESH, Tree};
 
 /// Images never change: the kernel may keep what it knows of them.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
@@ -83,7 +84,7 @@ impl Kernel {
             ctime: time,
             crtime: time,
             kind: file_type(kind),
-            perm: self.owner.mode_of(kind),
+            perm: self.owner.mode_of(kind) | self.write_permission(kind),
             nlink: links,
             uid: self.owner.uid,
             gid: self.owner.gid,
@@ -91,6 +92,11 @@ impl Kernel {
             blksize: BLOCK,
             flags: 0,
         }
+    }
+
+    /// With writable layers, images can be written to by their owner.
+    fn write_permission(&self, kind: Kind) -> u16 {
+        if kind == Kind::File && self.files.are_writable() { 0o200 } else { 0 }
     }
 
     fn listing(&self, handle: FileHandle) -> Result<Listing, Errno> {
@@ -156,14 +162,17 @@ impl Filesystem for Kernel {
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let open = || {
-            if flags.0 & libc::O_ACCMODE != libc::O_RDONLY {
+            let shown = self.tree.shown(ino.0)?;
+            let is_writable = self.files.is_writable(&shown);
+            if !is_writable && flags.0 & libc::O_ACCMODE != libc::O_RDONLY {
                 return Err(Errno::READ_ONLY);
             }
-            if ino.0 == STATS {
-                return Ok((self.files.open_stats()?, FopenFlags::FOPEN_DIRECT_IO));
-            }
-            let (archive, member) = self.tree.image(ino.0)?;
-            Ok((self.files.open(archive, member)?, FopenFlags::FOPEN_KEEP_CACHE))
+            // What can be written never has pages of the kernel: none can become dirty and wait for us, and image and parts show the same.
+            let caching = match shown {
+                Shown::Image(..) | Shown::Text(_) if !is_writable => FopenFlags::FOPEN_KEEP_CACHE,
+                _ => FopenFlags::FOPEN_DIRECT_IO,
+            };
+            Ok((self.files.open(shown)?, caching))
         };
         answer!(reply, open(), |reply: ReplyOpen, (handle, flags)| {
             reply.opened(FileHandle(handle), flags | FopenFlags::FOPEN_NOFLUSH);
@@ -192,6 +201,77 @@ impl Filesystem for Kernel {
                 Err(errno) => reply.error(errno),
             }
         });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        answer!(reply, self.files.write(fh.0, offset, data), |reply: ReplyWrite, len| {
+            reply.written(u32::try_from(len).unwrap_or(u32::MAX));
+        });
+    }
+
+    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        answer!(reply, self.files.sync(fh.0), |reply: ReplyEmpty, ()| reply.ok());
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        _size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.error(fuser::Errno::EROFS);
+    }
+
+    fn create(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(fuser::Errno::EROFS);
+    }
+
+    fn mkdir(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(fuser::Errno::EROFS);
+    }
+
+    fn unlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(fuser::Errno::EROFS);
     }
 
     fn lseek(

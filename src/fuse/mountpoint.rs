@@ -75,6 +75,8 @@ pub struct MountEntry {
     pub path: PathBuf,
     /// Its type.
     pub kind: String,
+    /// What it shows: a device, or whatever its filesystem calls it.
+    pub source: PathBuf,
 }
 
 /// The mounts of this namespace, oldest first.
@@ -82,17 +84,27 @@ pub struct MountEntry {
 /// # Errors
 /// If `/proc/self/mountinfo` cannot be read.
 pub fn mounts() -> io::Result<Vec<MountEntry>> {
-    let table = fs::read("/proc/self/mountinfo")?;
+    mounts_of(Path::new("/proc/self"))
+}
+
+/// The mounts of the namespace of a process, given by its directory in `/proc`, oldest first.
+///
+/// # Errors
+/// If its mount table cannot be read.
+pub fn mounts_of(process: &Path) -> io::Result<Vec<MountEntry>> {
+    let table = fs::read(process.join("mountinfo"))?;
     Ok(table.split(|byte| *byte == b'\n').filter_map(parse_line).collect())
 }
 
 fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    let kind = fields.iter().position(|field| *field == b"-").and_then(|at| fields.get(at + 1))?;
-    let path = unescape(fields.get(4)?);
+    let separator = fields.iter().position(|field| *field == b"-")?;
+    let kind = fields.get(separator + 1)?;
+    let path = |field: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(&unescape(field)));
     Some(MountEntry {
         device: String::from_utf8_lossy(fields.get(2)?).into_owned(),
-        path: PathBuf::from(std::ffi::OsStr::from_bytes(&path)),
+        path: path(fields.get(4)?),
+        source: path(fields.get(separator + 2)?),
         kind: String::from_utf8_lossy(kind).into_owned(),
     })
 }
@@ -300,6 +312,7 @@ mod tests {
         let entry = parse_line(line).unwrap();
         assert_eq!(entry.path, Path::new(r"/mnt/my backups\x"));
         assert_eq!((entry.device.as_str(), entry.kind.as_str()), ("0:45", "fuse.copal"));
+        assert_eq!(entry.source, Path::new("copal"));
         assert_eq!(parse_line(b""), None);
         assert!(!mounts().unwrap().is_empty());
     }

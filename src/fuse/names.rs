@@ -1,6 +1,7 @@
 //! Which names archives and members get in the mount.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use crate::id::ArchiveId;
 use crate::repository::archives::Archive;
@@ -22,6 +23,16 @@ pub(super) fn archive_names<'a>(archives: &[&'a Archive]) -> Vec<(String, &'a Ar
         named.push((name, archive));
     }
     named
+}
+
+/// Where a member's image lies in a mount of its archive alone.
+#[must_use]
+pub fn path_of(archive: &Archive, member: usize) -> Option<PathBuf> {
+    let time = format_time(archive.time());
+    if archive.entry.members.len() == 1 {
+        return (member == 0).then(|| PathBuf::from(format!("{time}.img")));
+    }
+    Some(Path::new(&time).join(member_names(archive).get(member)?))
 }
 
 fn short_id(id: ArchiveId) -> String {

@@ -11,10 +11,13 @@ use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use rustix::mount::MountFlags;
 
 use super::attributes::Ownership;
-use super::files::Files;
+use super::files::{Files, Overlays};
 use super::kernel::Kernel;
 use super::mountpoint::{MOUNT_TYPE, detach, detach_device, mount_on};
+use super::overlay::{Budget, Overlay, OverlayError, OverlayOptions};
 use super::tree::{Scope, Tree};
+use crate::format::name::ArchiveName;
+use crate::format::record::Member;
 use crate::image::reader::ImageReader;
 use crate::repository::{self, Repository};
 
@@ -80,6 +83,8 @@ pub struct MountOptions {
     pub source: String,
     /// Further options as `mount -o` takes them.
     pub extra: Vec<String>,
+    /// Makes the images of a single archive writable.
+    pub overlay: Option<OverlayOptions>,
 }
 
 /// Why a mount failed.
@@ -97,6 +102,14 @@ pub enum MountError {
         #[source]
         source: io::Error,
     },
+    /// What is written would have nowhere to go.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
+    /// Several archives cannot be made writable at once.
+    #[error(
+        "--overlay makes one archive writable: name it as REPO::NAME, which means the newest, or REPO::NAME@WHEN"
+    )]
+    ManyWritable,
     /// FUSE is not there.
     #[error("this system has no FUSE (/dev/fuse is missing): load the kernel module with 'modprobe fuse'")]
     NoFuse,
@@ -133,8 +146,9 @@ pub fn mount(
         }
         _ => {}
     }
-    let tree = Tree::load(repository.clone(), options.scope.clone())?;
-    let files = Arc::new(Files::new(ImageReader::new(repository.clone(), options.cache_size)));
+    let reader = Arc::new(ImageReader::new(repository.clone(), options.cache_size));
+    let tree = Tree::load(reader.clone(), options.scope.clone())?;
+    let files = Arc::new(Files::new(reader, overlays(repository, options)?));
     let kernel = Kernel::new(tree, files.clone(), options.owner);
     let refused = |source| MountError::Refused { path: path.to_owned(), source };
     let session = open_session(kernel, path, options).map_err(refused)?;
@@ -146,6 +160,35 @@ pub fn mount(
     })?;
     raise_read_ahead(&device);
     Ok(Mounted { session, path: path.to_owned(), device, files })
+}
+
+/// A writable layer for each member of the archive that is shown, if they are asked for.
+fn overlays(repository: &Repository, options: &MountOptions) -> Result<Overlays, MountError> {
+    let Some(OverlayOptions { directory, size, keep }) = &options.overlay else {
+        return Ok(Overlays::new());
+    };
+    let Scope::Archive(archive) = options.scope else { return Err(MountError::ManyWritable) };
+    let members = repository.record(archive)?.members;
+    let budget = Budget::of_bytes(*size);
+    let layer = |(number, member): (usize, &Member)| {
+        let overlay = match keep {
+            None => Overlay::discarded(directory, member.size, &budget)?,
+            Some(path) => {
+                let path = if members.len() == 1 { path.clone() } else { beside(path, &member.name) };
+                Overlay::kept(&path, archive, number as u32, member.size, &budget)?
+            }
+        };
+        Ok(((archive, number), Arc::new(overlay)))
+    };
+    members.iter().enumerate().map(layer).collect()
+}
+
+/// A path with a member's name behind it.
+fn beside(path: &Path, member: &ArchiveName) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push("-");
+    path.push(member.as_str());
+    path.into()
 }
 
 fn open_device() -> io::Result<File> {
@@ -168,7 +211,10 @@ fn open_session(kernel: Kernel, path: &Path, options: &MountOptions) -> io::Resu
     if options.access != Access::Owner {
         data.push_str(",allow_other");
     }
-    let mut flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    if options.overlay.is_none() {
+        flags |= MountFlags::RDONLY;
+    }
     for option in &config.mount_options {
         match option {
             MountOption::NoExec => flags |= MountFlags::NOEXEC,
@@ -191,7 +237,7 @@ fn config(options: &MountOptions) -> Config {
         MountOption::FSName(options.source.replace(',', "_")),
         MountOption::Subtype("copal".into()),
         MountOption::DefaultPermissions,
-        MountOption::RO,
+        if options.overlay.is_some() { MountOption::RW } else { MountOption::RO },
         MountOption::NoSuid,
         MountOption::NoDev,
         MountOption::NoAtime,

@@ -4,17 +4,23 @@
 //! name, the same in every mount. What has left the listing stays reachable by its inode, so that open files live on.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use unicode_normalization::UnicodeNormalization;
 
-use super::attributes::{Attributes, BAD_RANGES, Kind, bad_ranges, blocks_of, extended, system_time};
+use super::attributes::{
+    Attributes, BAD_RANGES, Kind, bad_ranges, blocks_of, extended, part_facts, system_time,
+};
 use super::errno::Errno;
+use super::files::Shown;
 use super::names::{archive_names, member_names};
+use super::parts::{Parts, Piece};
 use super::stats::{STATS_DIRECTORY, STATS_FILE};
 use crate::id::ArchiveId;
+use crate::image::reader::ImageReader;
 use crate::repository::archives::{Archive, chain, listing_mark};
 use crate::repository::{Repository, Result};
 
@@ -26,6 +32,15 @@ const STATS_FOLDER: u64 = 2;
 pub const STATS: u64 = 3;
 /// How old a snapshot may be before a look at a directory asks the repository again.
 pub const REFRESH: Duration = Duration::from_secs(1);
+
+/// The ending of images.
+const IMAGE_ENDING: &str = ".img";
+/// The ending of directories with an image's parts.
+const PARTS_ENDING: &str = ".parts";
+/// Leads to the newest archive of a name.
+const LATEST: &str = "latest";
+/// Members that are smaller, in bytes, are files such as a machine's configuration, and have no parts.
+const SMALLEST_DISK: u64 = 64 << 10;
 
 /// Which archives a mount shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +60,8 @@ pub enum Entry {
     Directory(BTreeMap<String, u64>),
     /// An image: its archive, and which member.
     Image(Arc<Archive>, usize),
+    /// The directory of an image's parts, which are read when somebody looks.
+    Parts(Arc<Archive>, usize),
     /// A link, with its target.
     Link(String),
     /// The mount's statistics.
@@ -68,6 +85,7 @@ struct Snapshot {
 #[derive(Debug)]
 pub struct Tree {
     repository: Arc<Repository>,
+    parts: Parts,
     scope: Scope,
     snapshot: RwLock<Arc<Snapshot>>,
     refreshed: Mutex<Refreshed>,
@@ -85,12 +103,13 @@ impl Tree {
     ///
     /// # Errors
     /// [`crate::repository::Error::Storage`].
-    pub fn load(repository: Arc<Repository>, scope: Scope) -> Result<Self> {
+    pub fn load(reader: Arc<ImageReader>, scope: Scope) -> Result<Self> {
+        let repository = reader.repository().clone();
         let mark = listing_mark(repository.objects())?;
         let archives = repository.archives()?;
         let snapshot = RwLock::new(Arc::new(Snapshot::of(&archives, &scope, None)));
         let refreshed = Mutex::new(Refreshed { at: Instant::now(), mark });
-        Ok(Self { repository, scope, snapshot, refreshed })
+        Ok(Self { repository, parts: Parts::new(reader), scope, snapshot, refreshed })
     }
 
     fn current(&self) -> Arc<Snapshot> {
@@ -125,16 +144,16 @@ impl Tree {
     /// What a name in a directory is.
     ///
     /// # Errors
-    /// [`Errno::NOT_FOUND`], [`Errno::NOT_A_DIRECTORY`].
+    /// [`Errno::NOT_FOUND`], [`Errno::NOT_A_DIRECTORY`]; [`Errno::IO`] and the like if an image's table cannot be read.
     pub fn lookup(&self, directory: u64, name: &str) -> std::result::Result<Attributes, Errno> {
         self.refresh();
         let snapshot = self.current();
         let inode = match &snapshot.node(directory)?.entry {
             Entry::Directory(_) if directory == ROOT && name == STATS_DIRECTORY => STATS_FOLDER,
-            Entry::Directory(entries) => {
-                // Names are NFC; one typed in another form means the same.
-                let found = entries.get(name).or_else(|| entries.get(&name.nfc().collect::<String>()));
-                *found.ok_or(Errno::NOT_FOUND)?
+            Entry::Directory(entries) => find(entries, name)?,
+            Entry::Parts(archive, member) => {
+                let parts = self.parts.directory(directory, archive, *member)?;
+                return parts.attributes(find(&parts.entries, name)?);
             }
             _ => return Err(Errno::NOT_A_DIRECTORY),
         };
@@ -146,26 +165,30 @@ impl Tree {
     /// # Errors
     /// [`Errno::STALE`].
     pub fn attributes(&self, inode: u64) -> std::result::Result<Attributes, Errno> {
-        self.current().attributes(inode)
+        if Parts::owns(inode) { self.parts.attributes(inode) } else { self.current().attributes(inode) }
     }
 
     /// A directory's entries, sorted by name, with `.` and `..` first.
     ///
     /// # Errors
-    /// [`Errno::NOT_A_DIRECTORY`], [`Errno::STALE`].
+    /// [`Errno::NOT_A_DIRECTORY`], [`Errno::STALE`]; as [`Self::lookup`].
     pub fn list(&self, directory: u64) -> std::result::Result<Vec<(String, Attributes)>, Errno> {
         self.refresh();
         let snapshot = self.current();
-        let Entry::Directory(entries) = &snapshot.node(directory)?.entry else {
-            return Err(Errno::NOT_A_DIRECTORY);
-        };
-        let parents = [(".", directory), ("..", ROOT)].map(|(name, inode)| (name.to_owned(), inode));
-        let entries = entries.iter().map(|(name, inode)| (name.clone(), *inode));
-        parents
-            .into_iter()
-            .chain(entries)
-            .map(|(name, inode)| Ok((name, snapshot.attributes(inode)?)))
-            .collect()
+        let own = |(name, inode): (&str, u64)| Ok((name.to_owned(), snapshot.attributes(inode)?));
+        let parents = [(".", directory), ("..", ROOT)].into_iter().map(own);
+        match &snapshot.node(directory)?.entry {
+            Entry::Directory(entries) => {
+                parents.chain(entries.iter().map(|(name, inode)| own((name, *inode)))).collect()
+            }
+            Entry::Parts(archive, member) => {
+                let parts = self.parts.directory(directory, archive, *member)?;
+                let entries = parts.entries.iter();
+                let entries = entries.map(|(name, inode)| Ok((name.clone(), parts.attributes(*inode)?)));
+                parents.chain(entries).collect()
+            }
+            _ => Err(Errno::NOT_A_DIRECTORY),
+        }
     }
 
     /// Where a link points.
@@ -173,31 +196,42 @@ impl Tree {
     /// # Errors
     /// [`Errno::INVALID`], [`Errno::STALE`].
     pub fn read_link(&self, inode: u64) -> std::result::Result<String, Errno> {
+        if Parts::owns(inode) {
+            return Err(Errno::INVALID);
+        }
         match &self.current().node(inode)?.entry {
             Entry::Link(target) => Ok(target.clone()),
             _ => Err(Errno::INVALID),
         }
     }
 
-    /// The archive and member behind an inode.
+    /// What the file with an inode shows.
     ///
     /// # Errors
-    /// [`Errno::INVALID`] if it is no image, [`Errno::STALE`].
-    pub fn image(&self, inode: u64) -> std::result::Result<(Arc<Archive>, usize), Errno> {
+    /// [`Errno::INVALID`] if it is no file, [`Errno::STALE`].
+    pub fn shown(&self, inode: u64) -> std::result::Result<Shown, Errno> {
+        if Parts::owns(inode) {
+            return Ok(match self.parts.piece(inode)? {
+                Piece::Part(file) => Shown::Image(file.archive.clone(), file.member, Some(file.range())),
+                Piece::Notes(text) => Shown::Text(text),
+            });
+        }
         match &self.current().node(inode)?.entry {
-            Entry::Image(archive, member) => Ok((archive.clone(), *member)),
+            Entry::Image(archive, member) => Ok(Shown::Image(archive.clone(), *member, None)),
+            Entry::Stats => Ok(Shown::Stats),
             _ => Err(Errno::INVALID),
         }
     }
 
-    /// The value of an extended attribute, if the inode has it: only images have some.
+    /// The value of an extended attribute, if the inode has it: only images and their parts have some.
     ///
     /// # Errors
     /// [`Errno::STALE`], [`Errno::IO`].
     pub fn attribute(&self, inode: u64, name: &[u8]) -> std::result::Result<Option<Vec<u8>>, Errno> {
-        let (archive, member) = match self.image(inode) {
-            Err(Errno::INVALID) => return Ok(None),
-            image => image?,
+        let (archive, member, part) = match self.shown(inode) {
+            Ok(Shown::Image(archive, member, part)) => (archive, member, part),
+            Ok(_) | Err(Errno::INVALID) => return Ok(None),
+            Err(errno) => return Err(errno),
         };
         if name == BAD_RANGES.as_bytes() {
             // Only the record has them, and only who asks for them pays for reading it.
@@ -205,9 +239,11 @@ impl Tree {
                 log::error!("archive {}: {}", archive.id(), chain(&error));
                 Errno::IO
             })?;
-            return Ok(record.members.get(member).map(|member| bad_ranges(&member.bad)));
+            let bad = record.members.get(member).map(|member| within(&member.bad, part.as_ref()));
+            return Ok(bad.map(|bad| bad_ranges(&bad)));
         }
-        let all = extended(&archive, member);
+        let mut all = extended(&archive, member);
+        all.extend(self.part_facts(inode));
         Ok(all.into_iter().find(|(key, _)| key.as_bytes() == name).map(|(_, value)| value))
     }
 
@@ -216,12 +252,21 @@ impl Tree {
     /// # Errors
     /// [`Errno::STALE`].
     pub fn attribute_names(&self, inode: u64) -> std::result::Result<Vec<String>, Errno> {
-        match &self.current().node(inode)?.entry {
-            Entry::Image(archive, member) => {
-                let cheap = extended(archive, *member).into_iter().map(|(name, _)| name);
-                Ok(cheap.chain([BAD_RANGES.to_owned()]).collect())
+        match self.shown(inode) {
+            Ok(Shown::Image(archive, member, _)) => {
+                let cheap = extended(&archive, member).into_iter().chain(self.part_facts(inode));
+                Ok(cheap.map(|(name, _)| name).chain([BAD_RANGES.to_owned()]).collect())
             }
-            _ => Ok(Vec::new()),
+            Ok(_) | Err(Errno::INVALID) => Ok(Vec::new()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// What else is known of a part.
+    fn part_facts(&self, inode: u64) -> Vec<(String, Vec<u8>)> {
+        match Parts::owns(inode).then(|| self.parts.piece(inode)) {
+            Some(Ok(Piece::Part(file))) => part_facts(&file.part),
+            _ => Vec::new(),
         }
     }
 
@@ -291,6 +336,7 @@ impl Snapshot {
                 let folders = entries.values().filter(|inode| self.is_directory(**inode)).count();
                 (Kind::Directory, 0, 0, 2 + u32::try_from(folders).unwrap_or(u32::MAX - 2))
             }
+            Entry::Parts(..) => (Kind::Directory, 0, 0, 2),
             Entry::Image(archive, member) => {
                 let member = archive.entry.members.get(*member).ok_or(Errno::STALE)?;
                 (Kind::File, member.size, blocks_of(member.data), 1)
@@ -302,8 +348,27 @@ impl Snapshot {
     }
 
     fn is_directory(&self, inode: u64) -> bool {
-        self.nodes.get(&inode).is_some_and(|node| matches!(node.entry, Entry::Directory(_)))
+        let is_directory = |node: &Node| matches!(node.entry, Entry::Directory(_) | Entry::Parts(..));
+        self.nodes.get(&inode).is_some_and(is_directory)
     }
+}
+
+/// The inode that a name in a directory stands for.
+fn find(entries: &BTreeMap<String, u64>, name: &str) -> std::result::Result<u64, Errno> {
+    // Names are NFC; one typed in another form means the same.
+    let found = entries.get(name).or_else(|| entries.get(&name.nfc().collect::<String>()));
+    found.copied().ok_or(Errno::NOT_FOUND)
+}
+
+/// Ranges of (offset, length) as far as they lie in a part, counted from its beginning.
+fn within(ranges: &[(u64, u64)], part: Option<&Range<u64>>) -> Vec<(u64, u64)> {
+    let Some(part) = part else { return ranges.to_vec() };
+    let cut = ranges.iter().filter_map(|(offset, len)| {
+        let from = part.start.max(*offset);
+        let to = part.end.min(offset.saturating_add(*len));
+        (from < to).then(|| (from - part.start, to - from))
+    });
+    cut.collect()
 }
 
 /// Adds nodes under stable inode numbers.
@@ -330,32 +395,57 @@ impl Builder {
         let mut entries = BTreeMap::new();
         let mut shown = HashMap::new();
         for (name, archive) in archive_names(archives) {
-            let (name, inode) = self.archive(name, archive);
-            shown.insert(archive.id(), name.clone());
-            entries.insert(name, inode);
+            let added = self.archive(name, archive);
+            shown.insert(archive.id(), added.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>());
+            entries.extend(added);
         }
         let newest = archives.iter().rev().find(|archive| !archive.unconfirmed).or(archives.last());
         if let Some(newest) = newest
-            && let Some(target) = shown.get(&newest.id())
+            && let Some(targets) = shown.get(&newest.id())
         {
-            let link = if target.ends_with(".img") { "latest.img" } else { "latest" };
-            let inode =
-                self.add(&format!("{link} {}", newest.name), Entry::Link(target.clone()), newest.time());
-            entries.insert(link.to_owned(), inode);
+            for target in targets {
+                let ending = [IMAGE_ENDING, PARTS_ENDING].into_iter().find(|ending| target.ends_with(ending));
+                let link = format!("{LATEST}{}", ending.unwrap_or_default());
+                let entry = Entry::Link(target.clone());
+                let inode = self.add(&format!("{link} {}", newest.name), entry, newest.time());
+                entries.insert(link, inode);
+            }
         }
         entries
     }
 
-    fn archive(&mut self, name: String, archive: &Archive) -> (String, u64) {
+    /// What stands for an archive: its image and the directory of that one's parts, or a directory with those of all members.
+    fn archive(&mut self, name: String, archive: &Archive) -> Vec<(String, u64)> {
         let (id, time) = (archive.id(), archive.time());
         let shared = Arc::new(archive.clone());
-        let mut image =
-            |member| self.add(&format!("image {id} {member}"), Entry::Image(shared.clone(), member), time);
         if archive.entry.members.len() == 1 {
-            return (format!("{name}.img"), image(0));
+            let image = self.image(&shared, 0);
+            let parts = self.parts(&shared, 0);
+            return vec![(format!("{name}{IMAGE_ENDING}"), image), (format!("{name}{PARTS_ENDING}"), parts)];
         }
-        let members = member_names(archive).into_iter().enumerate();
-        let members = members.map(|(number, name)| (name, image(number))).collect();
-        (name, self.add(&format!("archive {id}"), Entry::Directory(members), time))
+        let names = member_names(archive);
+        let mut members: BTreeMap<String, u64> = BTreeMap::new();
+        for (member, name) in names.iter().enumerate() {
+            members.insert(name.clone(), self.image(&shared, member));
+        }
+        for (member, name) in names.iter().enumerate() {
+            let is_disk =
+                archive.entry.members.get(member).is_some_and(|member| member.size >= SMALLEST_DISK);
+            let parts = format!("{}{PARTS_ENDING}", name.strip_suffix(IMAGE_ENDING).unwrap_or(name));
+            if is_disk && !members.contains_key(&parts) {
+                members.insert(parts, self.parts(&shared, member));
+            }
+        }
+        vec![(name, self.add(&format!("archive {id}"), Entry::Directory(members), time))]
+    }
+
+    fn image(&mut self, archive: &Arc<Archive>, member: usize) -> u64 {
+        let key = format!("image {} {member}", archive.id());
+        self.add(&key, Entry::Image(archive.clone(), member), archive.time())
+    }
+
+    fn parts(&mut self, archive: &Arc<Archive>, member: usize) -> u64 {
+        let key = format!("parts {} {member}", archive.id());
+        self.add(&key, Entry::Parts(archive.clone(), member), archive.time())
     }
 }

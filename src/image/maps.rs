@@ -1,5 +1,6 @@
 //! Reading map trees: from a span's number to its map, and from an offset to the next data or hole.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::cache::{Cache, CacheCounts};
@@ -243,6 +244,43 @@ impl Maps {
         Ok(None)
     }
 
+    /// How many bytes of a range are not in holes. Takes two maps at most, and the nodes above them.
+    ///
+    /// # Errors
+    /// As [`Self::span`].
+    pub fn data_in(&self, image: &Image, range: &Range<u64>) -> Result<u64, Arc<Error>> {
+        let Some(root) = self.root(image)? else { return Ok(0) };
+        self.data_within(image, &root, 0, range)
+    }
+
+    fn data_within(
+        &self,
+        image: &Image,
+        node: &LocatedNode,
+        first_span: u64,
+        range: &Range<u64>,
+    ) -> Result<u64, Arc<Error>> {
+        let mut data = 0;
+        for (child, location) in node.iter() {
+            let (span, end) = reach(image, node, first_span, &child);
+            let start = span << image.span_shift;
+            if end <= range.start || range.end <= start {
+                continue;
+            }
+            check_place(image, span, end, &child)?;
+            data += if range.start <= start && end <= range.end {
+                child.data
+            } else if node.node.level == 0 {
+                let part = range.start.max(start) - start..range.end.min(end) - start;
+                data_of(&self.map(image, span, &child, location)?.map, &part)
+            } else {
+                let below = self.node(node.node.level - 1, &child, location)?;
+                self.data_within(image, &below, span, range)?
+            };
+        }
+        Ok(data)
+    }
+
     /// The first offset at or after `from`, which lies in the image, that is in a hole; the image's size if only data follows.
     ///
     /// # Errors
@@ -343,6 +381,15 @@ fn hole_in(map: &SpanMap, start: u64, from: u64) -> Option<u64> {
         at = at.max(extent.end());
     }
     (at < u64::from(map.span_len)).then_some(start + at)
+}
+
+/// How many bytes of a part of a span are not in holes.
+fn data_of(map: &SpanMap, part: &Range<u64>) -> u64 {
+    let inside = map
+        .extents
+        .iter()
+        .map(|extent| extent.end().min(part.end).saturating_sub(part.start.max(extent.offset.into())));
+    inside.sum()
 }
 
 fn damaged(what: &'static str, reason: &str) -> Arc<Error> {

@@ -5,11 +5,12 @@
 //! own. Names, labels and UUIDs are written as `blkid` writes them.
 //!
 //! It checks no checksums and cannot tell whether a filesystem is whole. It reads no labels that stand in a
-//! directory or a file of the filesystem (NTFS, exFAT, a FAT label set after formatting).
+//! directory of the filesystem (exFAT, a FAT label set after formatting).
 
 mod all;
 mod containers;
 mod linux;
+mod ntfs;
 mod others;
 
 use std::io;
@@ -59,5 +60,9 @@ pub(super) fn probe(window: &Window<'_>) -> io::Result<Option<Filesystem>> {
         Some(found) => Some(found),
         None => containers::at_end(window)?,
     };
-    Ok(found.or_else(|| linux::detect(head)).or_else(|| others::detect(head)))
+    let mut found = found.or_else(|| linux::detect(head)).or_else(|| others::detect(head));
+    if let Some(found) = found.as_mut().filter(|found| found.kind == "ntfs") {
+        found.label = ntfs::label(window, head);
+    }
+    Ok(found)
 }

@@ -1,9 +1,12 @@
 //! Globs over names: `*` any characters, `?` one, `[a-z]` one of a set, `[!a-z]` one of all others.
 //!
-//! Characters are those of Unicode, not bytes. Nothing else is special: the three characters that are cannot stand in names. Matching takes
-//! time in proportion to pattern times name at most.
+//! Characters are those of Unicode, not bytes. Nothing else is special: the three characters that are cannot stand in names of archives. Names inside images may be
+//! any bytes: what is not UTF-8 counts as one character for each byte. Matching takes time in proportion to pattern times name at most.
 
 use std::ops::RangeInclusive;
+
+/// Above all characters.
+const NO_CHARACTER: u32 = 0x11_0000;
 
 /// A pattern that names are held against.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,13 +16,13 @@ pub struct Glob(Vec<Token>);
 enum Token {
     Any,
     One,
-    Set { ranges: Vec<RangeInclusive<char>>, others: bool },
-    Plain(char),
+    Set { ranges: Vec<RangeInclusive<u32>>, others: bool },
+    Plain(u32),
 }
 
 impl Token {
     /// Whether it fits this one character.
-    fn fits(&self, c: char) -> bool {
+    fn fits(&self, c: u32) -> bool {
         match self {
             Self::Any | Self::One => true,
             Self::Set { ranges, others } => ranges.iter().any(|range| range.contains(&c)) != *others,
@@ -32,18 +35,26 @@ impl Glob {
     /// Reads a pattern; `None` if a set is not closed.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let mut rest = text.chars();
+        Self::parse_bytes(text.as_bytes())
+    }
+
+    /// Reads a pattern of any bytes; `None` if a set is not closed.
+    #[must_use]
+    pub fn parse_bytes(pattern: &[u8]) -> Option<Self> {
+        let pattern = characters(pattern);
+        let mut rest = &pattern[..];
         let mut tokens = Vec::new();
-        while let Some(c) = rest.next() {
-            tokens.push(match c {
-                '*' => Token::Any,
-                '?' => Token::One,
-                '[' => {
-                    let (token, behind) = set(rest.as_str())?;
-                    rest = behind.chars();
+        while let Some((c, behind)) = rest.split_first() {
+            rest = behind;
+            tokens.push(match char::from_u32(*c) {
+                Some('*') => Token::Any,
+                Some('?') => Token::One,
+                Some('[') => {
+                    let (token, behind) = set(rest)?;
+                    rest = behind;
                     token
                 }
-                plain => Token::Plain(plain),
+                _ => Token::Plain(*c),
             });
         }
         Some(Self(tokens))
@@ -52,7 +63,13 @@ impl Glob {
     /// Whether all of a name fits.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        let name: Vec<char> = name.chars().collect();
+        self.matches_bytes(name.as_bytes())
+    }
+
+    /// Whether all of a name of any bytes fits.
+    #[must_use]
+    pub fn matches_bytes(&self, name: &[u8]) -> bool {
+        let name = characters(name);
         let (mut token, mut at) = (0, 0);
         // Where the last star stands, and up to where it reaches so far.
         let mut star: Option<(usize, usize)> = None;
@@ -78,21 +95,30 @@ impl Glob {
     }
 }
 
+/// Characters, and bytes that are none as what no character is.
+fn characters(bytes: &[u8]) -> Vec<u32> {
+    let mut found = Vec::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        found.extend(chunk.valid().chars().map(u32::from));
+        found.extend(chunk.invalid().iter().map(|byte| NO_CHARACTER + u32::from(*byte)));
+    }
+    found
+}
+
 /// A set, given what stands behind its bracket; also what stands behind the set. A `]` that comes first is a member.
-fn set(text: &str) -> Option<(Token, &str)> {
-    let (text, others) = match text.strip_prefix(['!', '^']) {
-        Some(text) => (text, true),
-        None => (text, false),
+fn set(pattern: &[u32]) -> Option<(Token, &[u32])> {
+    let is = |c: u32, of: &[char]| of.iter().any(|one| u32::from(*one) == c);
+    let (pattern, others) = match pattern {
+        [first, rest @ ..] if is(*first, &['!', '^']) => (rest, true),
+        all => (all, false),
     };
-    let first = text.chars().next()?.len_utf8();
-    let end = first + text[first..].find(']')?;
-    let members: Vec<char> = text[..end].chars().collect();
+    let end = 1 + pattern.get(1..)?.iter().position(|c| is(*c, &[']']))?;
     let mut ranges = Vec::new();
-    let mut rest = &members[..];
+    let mut rest = &pattern[..end];
     loop {
         rest = match rest {
             [] => break,
-            [low, '-', high, tail @ ..] => {
+            [low, dash, high, tail @ ..] if is(*dash, &['-']) => {
                 ranges.push(*low..=*high);
                 tail
             }
@@ -102,7 +128,7 @@ fn set(text: &str) -> Option<(Token, &str)> {
             }
         };
     }
-    Some((Token::Set { ranges, others }, &text[end + 1..]))
+    Some((Token::Set { ranges, others }, &pattern[end + 1..]))
 }
 
 #[cfg(test)]
@@ -130,6 +156,13 @@ mod tests {
         for open in ["[", "[a", "[]", "[!", "a[b"] {
             assert_eq!(Glob::parse(open), None, "{open}");
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_characters_too() {
+        let glob = Glob::parse_bytes(b"caf?.[\xe0-\xff]*").unwrap();
+        assert!(glob.matches_bytes(b"caf\xe9.\xe9") && !glob.matches_bytes("caf\u{e9}.".as_bytes()));
+        assert!(!Glob::parse_bytes(b"\xe9").unwrap().matches_bytes("\u{e9}".as_bytes()));
     }
 
     #[test]

@@ -105,6 +105,14 @@ fn init_refuses_two_different_passphrases() {
 }
 
 #[test]
+fn names_in_images_drive_no_terminal() {
+    let Some(place) = super::ls::with_disk() else { return };
+    let (code, shown) = Terminal::start(&place, "ls repo::disk:2:/home").end();
+    assert_eq!(code, 0, "{shown}");
+    assert!(shown.contains("bad\\xff\\u{1b}[1mname") && !shown.contains('\u{1b}'), "{shown:?}");
+}
+
+#[test]
 fn progress_is_for_terminals_and_not_for_json() {
     let place = Place::with_archive();
     let (code, shown) = Terminal::start(&place, "create repo::web01 disk.img --json").end();

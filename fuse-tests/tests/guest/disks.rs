@@ -135,17 +135,29 @@ fn an_mbr_disk_with_logical_partitions() {
         loop,
         "fs:ext4",
         "fs:vfat",
+        "fs:btrfs",
+        "fs:exfat",
         sfdisk,
         "mkfs.ext4",
         "mkfs.vfat",
+        "mkfs.btrfs",
+        "mkfs.exfat",
         "mkfs.ntfs",
         "ntfs-3g",
         cmp
     );
-    let table = "label: dos\nd1: size=16M, type=c\nd2: size=70M, type=5\nd5: size=24M, type=83\nd6: size=16M, type=7\nd7: size=16M, type=c\n";
-    let parts = [Part::new(1, "vfat"), Part::new(5, "ext4"), Part::new(6, "ntfs"), Part::new(7, "vfat")];
+    let table = "label: dos\nd1: size=16M, type=c\nd2: size=230M, type=5\nd5: size=24M, type=83\nd6: size=16M, type=7\nd7: size=16M, type=c\nd8: size=128M, type=83\nd9: size=16M, type=7\n";
+    // XFS takes 300 MB at least: it is on the other disk.
+    let parts = [
+        Part::new(1, "vfat"),
+        Part::new(5, "ext4"),
+        Part::new(6, "ntfs"),
+        Part::new(7, "vfat"),
+        Part::new(8, "btrfs"),
+        Part::new(9, "exfat"),
+    ];
     let sandbox = Sandbox::plain();
-    let image = disk(&sandbox, 96, table, &[], &parts);
+    let image = disk(&sandbox, 256, table, &[], &parts);
     assert_comes_back(&sandbox, &image, &[], &parts);
 }
 
@@ -237,11 +249,13 @@ fn the_recipes_for_files_give_them() {
 #[test]
 #[ignore = "for the guest of scripts/vm-test"]
 fn the_recipe_without_root_gives_files() {
-    requires!(root, fuse, loop, "fs:ext4", sfdisk, "mkfs.ext4", fusermount3, fuse2fs);
+    requires!(root, fuse, loop, "fs:ext4", sfdisk, "mkfs.ext4", "mkfs.ntfs", "ntfs-3g", fusermount3, fuse2fs);
     let sandbox = Sandbox::plain();
-    let image =
-        disk(&sandbox, 32, "label: gpt\nstart=2048, size=24M, type=L\n", &[], &[Part::new(1, "ext4")]);
+    let table = "label: gpt\nsize=2M, type=U\nsize=24M, type=L, name=root\nsize=16M, name=windows\n";
+    let image = disk(&sandbox, 48, table, &[], &[Part::new(2, "ext4"), Part::new(3, "ntfs")]);
     sandbox.back_up("web01", &image);
+    // As the recipe says for ntfs-3g.
+    std::fs::write("/etc/fuse.conf", "user_allow_other\n").expect("write");
     /// `nobody`: fusermount3 wants to know its user's name.
     const USER: u32 = 65534;
     let (repository, mnt, restore) =
@@ -251,10 +265,21 @@ fn the_recipe_without_root_gives_files() {
     let names: [(&str, &Path); 3] =
         [("/srv/backups", &repository), ("~/backups", &mnt), ("~/restore", &restore)];
     let mut shell = Shell::of(&sandbox, USER);
-    shell.follow("A file without root", 0, &names);
+    shell.follow("A mount without root", 0, &names);
     // Others, root among them, do not see into a user's mount.
     std::fs::read_dir(&restore).expect_err("a user's own mount");
     let copy = shell.copy_of(&restore.join("contents/large"));
     assert!(copy == noise(99, 3 << 20), "another content");
-    shell.follow("A file without root", 1, &names);
+    shell.follow("A mount without root", 1, &names);
+
+    shell.follow("A mount without root", 2, &names);
+    assert!(shell.copy_of(&restore.join("contents/large")) == noise(99, 3 << 20), "another content");
+    let stranger = std::process::Command::new("setpriv")
+        .args(["--reuid=65533", "--regid=65533", "--clear-groups", "ls"])
+        .arg(&restore)
+        .output()
+        .expect("setpriv");
+    assert!(!stranger.status.success(), "somebody else sees the files");
+    shell.follow("A mount without root", 3, &names);
+    assert!(mount_on(&mnt).is_none() && mount_on(&restore).is_none());
 }

@@ -15,22 +15,22 @@ use crate::recipes::Shell;
 use crate::{look, mount, names_of, with_partitions};
 
 /// A volume group, active until it goes.
-struct Group(&'static str);
+pub(crate) struct Group(pub(crate) &'static str);
 
 impl Group {
-    fn new(name: &'static str, device: &Path) -> Self {
+    pub(crate) fn new(name: &'static str, device: &Path) -> Self {
         tool!("pvcreate", "-q", device);
         tool!("vgcreate", "-q", name, device);
         Self(name)
     }
 
     /// The node of a volume.
-    fn volume(&self, volume: &str) -> PathBuf {
+    pub(crate) fn volume(&self, volume: &str) -> PathBuf {
         PathBuf::from(format!("/dev/{}/{volume}", self.0))
     }
 
     /// Makes an ext4 in a volume and fills it.
-    fn fill(&self, sandbox: &Sandbox, volume: &str) {
+    pub(crate) fn fill(&self, sandbox: &Sandbox, volume: &str) {
         tool!("mkfs.ext4", "-q", self.volume(volume));
         let mounted = mount("ext4", "rw", &self.volume(volume), &sandbox.mountpoint("fill"));
         populate(mounted.path(), names_of("ext4"));
@@ -102,6 +102,8 @@ fn thin_snapshots_are_backed_up_by_what_changed() {
     let names = [("/srv/backups", repository.as_path()), ("/run/web01.delta", &delta)];
     let mut shell = Shell::new(&sandbox);
     shell.follow("LVM thin volumes", 0, &names);
+    tool!("lvchange", "-q", "--ignoreactivationskip", "--activate", "y", group.volume("web01-last"));
+    assert_archived(&sandbox, &group.volume("web01-last"));
 
     let live = mount("ext4", "rw", &group.volume("web01"), &sandbox.mountpoint("live"));
     fs::write(live.path().join("more"), noise(4, 2 << 20)).expect("write");
@@ -110,11 +112,20 @@ fn thin_snapshots_are_backed_up_by_what_changed() {
     shell.follow("LVM thin volumes", 1, &names);
 
     tool!("lvchange", "-q", "--ignoreactivationskip", "--activate", "y", group.volume("web01-last"));
-    let mounted = sandbox.mount();
-    tool!("cmp", mounted.latest("web01"), group.volume("web01-last"));
+    assert_archived(&sandbox, &group.volume("web01-last"));
     let archives = sandbox.run(&["list", "--json", repository.to_str().expect("text")]);
     let archives: serde_json::Value = serde_json::from_str(&archives).expect("JSON");
     assert_eq!(archives["archives"].as_array().map(Vec::len), Some(2));
+}
+
+/// The newest archive is what the snapshot is, byte by byte and file by file.
+fn assert_archived(sandbox: &Sandbox, snapshot: &Path) {
+    let mounted = sandbox.mount();
+    tool!("cmp", mounted.latest("web01"), snapshot);
+    let archived = LoopDevice::read_only(&mounted.latest("web01"));
+    let found = look(sandbox, "ext4", archived.path());
+    assert_names(&found, names_of("ext4"));
+    assert_same(&look(sandbox, "ext4", snapshot), &found);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What a user's kernel makes of mounted archives, and of disks as users have them: partitions, LVM, filesystems that the kernel beneath the other tests
 //! may not have. `scripts/vm-test` runs these in an emulated machine, where everything but the programs is as Debian ships it.
 
+mod attach;
 mod disks;
 mod judges;
 mod lvm;
+mod overlay;
 mod recipes;
 mod trouble;
 

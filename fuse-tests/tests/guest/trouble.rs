@@ -5,7 +5,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fuse_tests::devices::{LoopDevice, Mounted};
@@ -39,9 +40,11 @@ fn readers_of_a_loop_device_get_errors_when_the_server_is_killed() {
     sandbox.back_up_bytes("disk", &noise(1, 24 * MIB));
     let mut mounted = sandbox.mount();
     let device = LoopDevice::attach(&mounted.latest("disk"), &["--read-only", "--direct-io=on"]);
+    // Rounds of all readers that came to their end.
+    let rounds = Arc::new(AtomicUsize::new(0));
     let readers: Vec<_> = (0..4)
         .map(|_| {
-            let device = device.path().to_owned();
+            let (device, rounds) = (device.path().to_owned(), rounds.clone());
             std::thread::spawn(move || {
                 loop {
                     // Nothing is to come out of the page cache.
@@ -49,11 +52,12 @@ fn readers_of_a_loop_device_get_errors_when_the_server_is_killed() {
                     if let Err(error) = read_all(&device) {
                         return error;
                     }
+                    rounds.fetch_add(1, Ordering::Relaxed);
                 }
             })
         })
         .collect();
-    std::thread::sleep(Duration::from_millis(500));
+    wait_until("much was read", || rounds.load(Ordering::Relaxed) >= 4);
     mounted.signal(Signal::KILL);
     wait_until("the server has ended", || mounted.has_ended());
     wait_until("all readers have errors", || readers.iter().all(std::thread::JoinHandle::is_finished));
@@ -263,9 +267,14 @@ fn two_dozen_archives_are_mounted_and_read_at_once() {
 }
 
 /// Memory that could be had, in bytes.
-fn available() -> usize {
+pub(crate) fn available() -> usize {
+    memory("MemAvailable:")
+}
+
+/// A line of what the kernel says of memory, in bytes.
+fn memory(what: &str) -> usize {
     let info = fs::read_to_string("/proc/meminfo").expect("meminfo");
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:")).expect("MemAvailable");
+    let line = info.lines().find_map(|line| line.strip_prefix(what)).expect("the kernel tells");
     line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
 }
 
@@ -300,15 +309,16 @@ fn reading_goes_on_while_memory_is_short_and_full_of_dirty_pages() {
         });
         let found: Vec<_> = (0..3)
             .map(|_| {
-                let free = available();
+                let (free, dirty) = (available(), memory("Dirty:") + memory("Writeback:"));
                 fs::write("/proc/sys/vm/drop_caches", "1").expect("drop");
-                (free, read_all(device.path()).is_ok_and(|found| found == bytes))
+                (free, dirty, read_all(device.path()).is_ok_and(|found| found == bytes))
             })
             .collect();
         done.store(true, Ordering::Relaxed);
         wait_until("the writer is done", || writer.is_finished());
-        assert!(found.iter().all(|(_, right)| *right), "wrong bytes, or none: {found:?}");
-        assert!(found.iter().any(|(free, _)| *free < 400 * MIB), "memory was not short: {found:?}");
+        assert!(found.iter().all(|(.., right)| *right), "wrong bytes, or none: {found:?}");
+        assert!(found.iter().any(|(free, ..)| *free < 400 * MIB), "memory was not short: {found:?}");
+        assert!(found.iter().any(|(_, dirty, _)| *dirty > 8 * MIB), "no pages were dirty: {found:?}");
     });
     assert!(taken.iter().step_by(4096).all(|byte| *byte == 1));
     drop(device);

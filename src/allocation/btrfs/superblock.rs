@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::super::journal::Journal;
 use super::super::{Distrust, checked};
 use super::checksum::Checksum;
 use crate::partition::bytes::{Fields, Window};
@@ -17,6 +18,7 @@ const MAGIC: &[u8] = b"_BHRfS_M";
 const NODE_LENGTHS: std::ops::RangeInclusive<u32> = 4096..=65536;
 const MAX_SYSTEM_CHUNKS: usize = 2048;
 const SYSTEM_CHUNKS_AT: usize = 811;
+const LOG_ROOT_AT: usize = 96;
 
 /// Flags: written, and relocated once. Others tell of errors, seeds, dumps, and changes that were not completed.
 const KNOWN_FLAGS: u64 = 0x1 | 0x2;
@@ -137,6 +139,13 @@ impl Superblock {
     }
 }
 
+/// What it says of its log tree; `None` if it is no superblock.
+pub(super) fn journal(volume: &Window<'_>) -> Option<Journal> {
+    let bytes = volume.read_up_to(PLACES[0], LEN).ok()?;
+    let fields = Fields(&bytes);
+    fields.has(64, MAGIC).then(|| Journal::of(fields.u64(LOG_ROOT_AT) == 0))
+}
+
 /// Refuses what is unfinished or not known.
 fn check_state(fields: Fields<'_>) -> Result<(), Distrust> {
     let [ro_compat, incompat] = [180, 188].map(|at| fields.u64(at));
@@ -148,7 +157,7 @@ fn check_state(fields: Fields<'_>) -> Result<(), Distrust> {
         "its superblock tells of errors or of an unfinished change"
     } else if fields.u64(136) != 1 {
         "it spans several devices"
-    } else if fields.u64(96) != 0 {
+    } else if fields.u64(LOG_ROOT_AT) != 0 {
         "its log was not replayed"
     } else if ro_compat & FREE_SPACE_TREE == 0 {
         "it has no free-space tree"

@@ -33,7 +33,7 @@ impl Superblock {
     }
 
     /// The block that holds block number `index` of the descriptors, in the copy that counts.
-    pub(super) fn descriptor_block(&self, index: u64) -> u64 {
+    pub(crate) fn descriptor_block(&self, index: u64) -> u64 {
         match self.first_meta {
             Some(first) if index >= first => {
                 let group = index * self.per_block();

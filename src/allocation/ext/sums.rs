@@ -2,7 +2,7 @@
 
 /// How group descriptors and bitmaps are protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sums {
+pub(crate) enum Sums {
     /// Not at all.
     None,
     /// Descriptors only; what the sum of the filesystem's UUID is.
@@ -45,7 +45,7 @@ impl Sums {
 }
 
 /// CRC-32C as ext4 has it: neither begun nor ended with an inversion.
-pub(super) fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
     !crc32c::crc32c_append(!seed, bytes)
 }
 

@@ -1,13 +1,14 @@
 //! The superblock: whether the filesystem is one that is understood, whole and at rest, and its geometry.
 
 use super::super::Distrust;
+use super::super::journal::Journal;
 use super::sums::{Sums, crc16, crc32c};
 use crate::partition::bytes::{Fields, Window};
 
 /// Where it stands in the volume, in bytes.
-pub(super) const AT: u64 = 1024;
+pub(crate) const AT: u64 = 1024;
 /// Its length in bytes.
-pub(super) const LEN: usize = 1024;
+pub(crate) const LEN: usize = 1024;
 const MAGIC: u16 = 0xef53;
 /// Offset of its checksum, which covers all before.
 const OWN_SUM: usize = 0x3fc;
@@ -65,7 +66,7 @@ const EXT3_RO_COMPAT: u32 = SPARSE_SUPER | 0x2 | 0x4;
 
 /// Which groups hold copies of the superblock.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Copies {
+pub(crate) enum Copies {
     /// All of them.
     All,
     /// 0, 1 and the powers of 3, 5 and 7.
@@ -76,7 +77,7 @@ pub(super) enum Copies {
 
 impl Copies {
     /// Whether group number `group` holds one.
-    pub(super) fn has(self, group: u64) -> bool {
+    pub(crate) fn has(self, group: u64) -> bool {
         match self {
             Self::All => true,
             Self::Sparse => group <= 1 || [3, 5, 7].into_iter().any(|base| is_power(group, base)),
@@ -94,37 +95,37 @@ fn is_power(mut number: u64, base: u64) -> bool {
 
 /// The geometry of a filesystem, checked: it fits its volume, and no product of its numbers overflows. Counts in blocks unless said otherwise.
 #[derive(Debug, Clone)]
-pub(super) struct Superblock {
-    pub(super) kind: &'static str,
-    pub(super) label: String,
+pub(crate) struct Superblock {
+    pub(crate) kind: &'static str,
+    pub(crate) label: String,
     /// Bytes of a block: 1 to 64 KiB.
-    pub(super) block_size: u64,
+    pub(crate) block_size: u64,
     /// Blocks that one bit of a bitmap stands for.
-    pub(super) cluster: u64,
+    pub(crate) cluster: u64,
     /// The first block of the first group.
-    pub(super) first_block: u64,
+    pub(crate) first_block: u64,
     /// The end of the last group.
-    pub(super) blocks: u64,
-    pub(super) free_blocks: u64,
-    pub(super) group_len: u64,
+    pub(crate) blocks: u64,
+    pub(crate) free_blocks: u64,
+    pub(crate) group_len: u64,
     /// At least 1, at most [`MAX_GROUPS`].
-    pub(super) groups: u64,
+    pub(crate) groups: u64,
     /// Inodes of a group.
-    pub(super) group_inodes: u64,
+    pub(crate) group_inodes: u64,
     /// Bytes of an inode.
-    pub(super) inode_size: u64,
+    pub(crate) inode_size: u64,
     /// Bytes of a group descriptor.
-    pub(super) descriptor_size: usize,
+    pub(crate) descriptor_size: usize,
     /// Blocks kept free behind the descriptors, for more of them.
-    pub(super) reserved: u64,
+    pub(crate) reserved: u64,
     /// From which block of descriptors on these lie in the groups that they describe; `None` if all lie together.
-    pub(super) first_meta: Option<u64>,
-    pub(super) copies: Copies,
-    pub(super) sums: Sums,
+    pub(crate) first_meta: Option<u64>,
+    pub(crate) copies: Copies,
+    pub(crate) sums: Sums,
     /// The journal's inode, if there is a journal.
-    pub(super) journal: Option<u64>,
+    pub(crate) journal: Option<u64>,
     /// The block of multiple-mount protection, if there is one.
-    pub(super) mmp: Option<u64>,
+    pub(crate) mmp: Option<u64>,
 }
 
 /// Reads the superblock of a volume; distrusts what is not at rest or not understood.
@@ -149,6 +150,17 @@ pub(super) fn read(volume: &Window<'_>) -> Result<Superblock, Distrust> {
     }
     check_copy(volume, &superblock, fields)?;
     Ok(superblock)
+}
+
+/// What it says of its journal; `None` if it is no superblock, or its journal is elsewhere.
+pub(super) fn journal(volume: &Window<'_>) -> Option<Journal> {
+    let bytes = volume.read_up_to(AT, LEN).ok()?;
+    let fields = Fields(&bytes);
+    if fields.u16(0x38) != MAGIC {
+        return None;
+    }
+    let elsewhere = fields.u32(0x5c) & HAS_JOURNAL != 0 && fields.u32(0xe0) == 0;
+    (!elsewhere).then(|| Journal::of(fields.u32(0x60) & RECOVER == 0))
 }
 
 fn check_features(fields: Fields<'_>) -> Result<(), Distrust> {
@@ -195,7 +207,9 @@ fn check_state(fields: Fields<'_>) -> Result<(), Distrust> {
     Ok(())
 }
 
-fn geometry(fields: Fields<'_>) -> Option<Superblock> {
+/// What a superblock says of where everything is, whatever state the filesystem is in; `None` if that contradicts itself. Its magic number is the caller's
+/// to check, and so are its features and whether the volume is long enough.
+pub(crate) fn geometry(fields: Fields<'_>) -> Option<Superblock> {
     let (compat, incompat, ro_compat) = (fields.u32(0x5c), fields.u32(0x60), fields.u32(0x64));
     let (block_shift, cluster_shift) = (fields.u32(0x18), fields.u32(0x1c));
     let has = |features: u32, feature: u32| features & feature != 0;

@@ -21,7 +21,7 @@ const EXTENDED: Range<u8> = 0x28..0x2a;
 
 /// How wide an entry of the table is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Width {
+pub(crate) enum Width {
     Bits12,
     Bits16,
     Bits32,
@@ -29,28 +29,28 @@ pub(super) enum Width {
 
 /// What the boot sector says, checked against the volume. Offsets and lengths are in bytes.
 #[derive(Debug)]
-pub(super) struct Boot {
-    pub(super) width: Width,
+pub(crate) struct Boot {
+    pub(crate) width: Width,
     /// The filesystem's length.
-    pub(super) len: u64,
+    pub(crate) len: u64,
     /// Where the first copy of the table begins; the others follow it.
-    pub(super) tables: u64,
-    pub(super) table_len: u64,
-    pub(super) copies: u64,
-    pub(super) media: u8,
-    pub(super) root: Root,
+    pub(crate) tables: u64,
+    pub(crate) table_len: u64,
+    pub(crate) copies: u64,
+    pub(crate) media: u8,
+    pub(crate) root: Root,
     /// Clusters from the one that the table calls 2.
-    pub(super) clusters: Clusters,
+    pub(crate) clusters: Clusters,
     /// FAT32's count of free clusters.
-    pub(super) info: Option<u64>,
-    pub(super) label: Option<String>,
+    pub(crate) info: Option<u64>,
+    pub(crate) label: Option<String>,
     /// Whether a copy of the boot sector says the same.
-    pub(super) is_confirmed: bool,
+    pub(crate) is_confirmed: bool,
 }
 
 /// Where the root directory lies.
 #[derive(Debug, Clone)]
-pub(super) enum Root {
+pub(crate) enum Root {
     /// In front of the clusters.
     Fixed(Range<u64>),
     /// In a chain that begins with this number.
@@ -58,13 +58,32 @@ pub(super) enum Root {
 }
 
 impl Boot {
-    pub(super) fn read(volume: &Window<'_>) -> Result<Self, Distrust> {
+    pub(crate) fn read(volume: &Window<'_>) -> Result<Self, Distrust> {
         let bytes = read_all(volume, 0, 512)?;
         let head = Fields(&bytes);
         if !is_sane(head) {
             return Err(nonsense());
         }
         Self::lay_out(head, volume.len())?.extended(head, volume)
+    }
+
+    /// The same, whatever state it is in, and whatever a copy says. The table is the one that is kept up to date.
+    pub(crate) fn lenient(volume: &Window<'_>) -> Result<Self, Distrust> {
+        let bytes = read_all(volume, 0, 512)?;
+        let head = Fields(&bytes);
+        if !is_sane(head) {
+            return Err(nonsense());
+        }
+        let mut boot = Self::lay_out(head, volume.len())?;
+        // Flag of FAT32: only one copy of the table is kept up to date, this one.
+        if boot.width == Width::Bits32 && head.u16(40) & 0x80 != 0 {
+            let active = u64::from(head.u16(40) & 0xf);
+            if active >= boot.copies {
+                return Err(nonsense());
+            }
+            boot.tables += active * boot.table_len;
+        }
+        Ok(boot)
     }
 
     fn lay_out(head: Fields<'_>, volume_len: u64) -> Result<Self, Distrust> {
@@ -179,7 +198,7 @@ fn width(head: Fields<'_>, count: u64) -> Result<Width, Distrust> {
 
 impl Width {
     /// Bytes that `entries` of the table take.
-    pub(super) fn bytes(self, entries: u64) -> u64 {
+    pub(crate) fn bytes(self, entries: u64) -> u64 {
         match self {
             Self::Bits12 => (entries * 3).div_ceil(2),
             Self::Bits16 => entries * 2,
@@ -188,7 +207,7 @@ impl Width {
     }
 
     /// The entry of this number in a part of the table that begins with an even one.
-    pub(super) fn entry(self, table: Fields<'_>, number: usize) -> u32 {
+    pub(crate) fn entry(self, table: Fields<'_>, number: usize) -> u32 {
         match self {
             Self::Bits12 if number.is_multiple_of(2) => u32::from(table.u16(number / 2 * 3)) & 0xfff,
             Self::Bits12 => u32::from(table.u16(number / 2 * 3 + 1)) >> 4,
@@ -198,7 +217,7 @@ impl Width {
     }
 
     /// The highest value of an entry.
-    pub(super) fn max(self) -> u32 {
+    pub(crate) fn max(self) -> u32 {
         match self {
             Self::Bits12 => 0xfff,
             Self::Bits16 => 0xffff,

@@ -14,23 +14,33 @@ const MAX_PLAIN: u8 = 0x80;
 
 /// What the boot sector says, checked against the volume.
 #[derive(Debug)]
-pub(super) struct Boot {
+pub(crate) struct Boot {
     /// Bytes of a sector.
-    pub(super) sector: u64,
+    pub(crate) sector: u64,
     /// Bytes of the filesystem, the sector with the copy of the boot sector not included.
-    pub(super) len: u64,
-    pub(super) clusters: Clusters,
+    pub(crate) len: u64,
+    pub(crate) clusters: Clusters,
     /// Bytes of a record of the master file table.
-    pub(super) record: usize,
+    pub(crate) record: usize,
     /// First cluster of the master file table, and of its mirror.
-    pub(super) mft: u64,
-    pub(super) mirror: u64,
+    pub(crate) mft: u64,
+    pub(crate) mirror: u64,
 }
 
 impl Boot {
-    pub(super) fn read(volume: &Window<'_>) -> Result<Self, Distrust> {
+    pub(crate) fn read(volume: &Window<'_>) -> Result<Self, Distrust> {
         let bytes = read_all(volume, 0, 512)?;
-        let head = Fields(&bytes);
+        let boot = Self::parse(Fields(&bytes), volume)?;
+        boot.check_copy(Fields(&bytes), volume)?;
+        Ok(boot)
+    }
+
+    /// The same, whatever the copy of the boot sector says.
+    pub(crate) fn lenient(volume: &Window<'_>) -> Result<Self, Distrust> {
+        Self::parse(Fields(&read_all(volume, 0, 512)?), volume)
+    }
+
+    fn parse(head: Fields<'_>, volume: &Window<'_>) -> Result<Self, Distrust> {
         let sector = u64::from(head.u16(11));
         // Fields of FAT that are 0 here: reserved sectors, copies of the table, its length, the length of the root directory, all sectors.
         let unlike_fat = head.slice(14, 7).iter().chain(head.slice(22, 2)).chain(head.slice(32, 4));
@@ -52,7 +62,6 @@ impl Boot {
         if size > MAX_CLUSTER || clusters.count == 0 {
             return Err(nonsense());
         }
-        boot.check_copy(head, volume)?;
         Ok(boot)
     }
 
@@ -70,7 +79,7 @@ impl Boot {
     }
 
     /// Where a cluster begins in which there is room for `len` bytes before the filesystem ends.
-    pub(super) fn cluster_at(&self, cluster: u64, len: usize) -> Result<u64, Distrust> {
+    pub(crate) fn cluster_at(&self, cluster: u64, len: usize) -> Result<u64, Distrust> {
         let needed = self.clusters.holding(len as u64);
         let range = self.clusters.range(cluster, needed).ok_or_else(nonsense)?;
         Ok(self.clusters.bytes(range).start)

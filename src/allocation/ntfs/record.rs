@@ -4,16 +4,16 @@ use super::super::Distrust;
 use crate::partition::bytes::Fields;
 
 /// Kinds of attributes.
-pub(super) const ATTRIBUTE_LIST: u32 = 0x20;
-pub(super) const FILE_NAME: u32 = 0x30;
-pub(super) const VOLUME_NAME: u32 = 0x60;
-pub(super) const VOLUME_INFORMATION: u32 = 0x70;
-pub(super) const DATA: u32 = 0x80;
-pub(super) const BITMAP: u32 = 0xb0;
+pub(crate) const ATTRIBUTE_LIST: u32 = 0x20;
+pub(crate) const FILE_NAME: u32 = 0x30;
+pub(crate) const VOLUME_NAME: u32 = 0x60;
+pub(crate) const VOLUME_INFORMATION: u32 = 0x70;
+pub(crate) const DATA: u32 = 0x80;
+pub(crate) const BITMAP: u32 = 0xb0;
 const END: u32 = 0xffff_ffff;
 
 /// Bytes of the longest name: 255 characters.
-pub(super) const MAX_NAME: usize = 510;
+pub(crate) const MAX_NAME: usize = 510;
 /// Every this many bytes, the last two are replaced by the record's count of writes.
 const STRIDE: usize = 512;
 /// Records that know their own number have their fix-ups behind it.
@@ -26,7 +26,7 @@ const MIN_ATTRIBUTE: usize = 24;
 ///
 /// # Errors
 /// If it was torn.
-pub(super) fn put_back(bytes: &mut [u8]) -> Result<(), Distrust> {
+pub(crate) fn put_back(bytes: &mut [u8]) -> Result<(), Distrust> {
     let head = Fields(bytes);
     let (at, count) = (usize::from(head.u16(4)), usize::from(head.u16(6)));
     let strides = bytes.len() / STRIDE;
@@ -48,24 +48,24 @@ pub(super) fn put_back(bytes: &mut [u8]) -> Result<(), Distrust> {
 
 /// A record, put back.
 #[derive(Clone, Copy)]
-pub(super) struct Record<'a>(Fields<'a>);
+pub(crate) struct Record<'a>(Fields<'a>);
 
 /// An attribute of a record.
 #[derive(Clone, Copy)]
-pub(super) struct Attribute<'a> {
-    pub(super) kind: u32,
-    pub(super) is_named: bool,
+pub(crate) struct Attribute<'a> {
+    pub(crate) kind: u32,
+    pub(crate) is_named: bool,
     /// Compressed, encrypted or sparse.
-    pub(super) is_special: bool,
+    pub(crate) is_special: bool,
     /// All of it, its head included.
-    pub(super) bytes: Fields<'a>,
+    pub(crate) bytes: Fields<'a>,
     /// What it holds, if that is in the record.
-    pub(super) value: Option<Fields<'a>>,
+    pub(crate) value: Option<Fields<'a>>,
 }
 
 impl<'a> Record<'a> {
     /// Puts back and checks what has the number `number`.
-    pub(super) fn open(bytes: &'a mut [u8], number: u64) -> Result<Self, Distrust> {
+    pub(crate) fn open(bytes: &'a mut [u8], number: u64) -> Result<Self, Distrust> {
         if !bytes.starts_with(b"FILE") {
             return Err(damaged());
         }
@@ -80,22 +80,22 @@ impl<'a> Record<'a> {
     }
 
     /// Whether a record that was not opened says that it is in use.
-    pub(super) fn seems_in_use(bytes: &[u8]) -> bool {
+    pub(crate) fn seems_in_use(bytes: &[u8]) -> bool {
         let head = Fields(bytes);
         head.has(0, b"FILE") && head.u16(22) & FLAG_IN_USE != 0
     }
 
-    pub(super) fn is_in_use(self) -> bool {
+    pub(crate) fn is_in_use(self) -> bool {
         self.0.u16(22) & FLAG_IN_USE != 0
     }
 
     /// The bytes that mean something.
-    pub(super) fn used_bytes(self) -> &'a [u8] {
+    pub(crate) fn used_bytes(self) -> &'a [u8] {
         self.0.0
     }
 
     /// The attributes up to the first that is damaged, or the end.
-    pub(super) fn attributes(self) -> impl Iterator<Item = Result<Attribute<'a>, Distrust>> {
+    pub(crate) fn attributes(self) -> impl Iterator<Item = Result<Attribute<'a>, Distrust>> {
         let mut at = Some(usize::from(self.0.u16(20)));
         std::iter::from_fn(move || {
             let start = at?;
@@ -131,7 +131,7 @@ fn resident(attribute: Fields<'_>) -> Result<Fields<'_>, Distrust> {
     if value.len() < len { Err(damaged()) } else { Ok(Fields(value)) }
 }
 
-pub(super) fn damaged() -> Distrust {
+pub(crate) fn damaged() -> Distrust {
     Distrust::because("its master file table is damaged")
 }
 

@@ -8,24 +8,24 @@ use super::record::{Attribute, damaged};
 use crate::partition::bytes::Fields;
 
 /// Where an attribute that is not in its record lies, or the part of it that this record tells of.
-pub(super) struct Runs {
+pub(crate) struct Runs {
     /// The first cluster of the attribute that is told of.
-    pub(super) first: u64,
-    pub(super) runs: Vec<Run>,
+    pub(crate) first: u64,
+    pub(crate) runs: Vec<Run>,
 }
 
 /// Clusters that lie beside each other, or a hole.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(crate) struct Run {
     /// Clusters of the volume; a hole has none.
-    pub(super) place: Option<Range<u64>>,
+    pub(crate) place: Option<Range<u64>>,
     /// How many.
-    len: u64,
+    pub(crate) len: u64,
 }
 
 impl Runs {
     /// Decodes the runs of an attribute; `None` if it is in its record.
-    pub(super) fn of(attribute: &Attribute<'_>, clusters: Clusters) -> Result<Option<Self>, Distrust> {
+    pub(crate) fn of(attribute: &Attribute<'_>, clusters: Clusters) -> Result<Option<Self>, Distrust> {
         if attribute.value.is_some() {
             return Ok(None);
         }

@@ -1,11 +1,9 @@
 //! `copal mount`: in the foreground, or by a process of its own that outlives the command.
 
 use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -18,23 +16,26 @@ use crate::cli::location::Location;
 use crate::cli::output::{self, parse_size};
 use crate::cli::repository::{Found, Opened};
 use crate::cli::secret::SecretArgs;
+use crate::cli::server::{self, READY, Start};
 use crate::cli::{logger, secret};
 use crate::fuse::attributes::Ownership;
+use crate::fuse::files::Files;
 use crate::fuse::mountpoint::{holders, prepare};
+use crate::fuse::overlay::{OverlayError, OverlayOptions};
 use crate::fuse::session::{Access, MountOptions, Mounted, mount};
 use crate::fuse::stats::{STATS_DIRECTORY, STATS_FILE, Stats};
 use crate::fuse::tree::Scope;
 use crate::repository::archives::Archive;
 use crate::repository::reference::Reference;
 
-/// What the serving process writes when the mount is ready.
-const READY: &[u8] = b"ready";
 /// How long users of a mount may go on after a signal asked the server to end.
 const GRACE: Duration = Duration::from_secs(10);
 /// Reads of storage that may take long, one after the other, in the time that a kernel gives a request.
 const KERNEL_SHARE: u32 = 3;
 /// Smallest cache: a span map and some of the longest chunks.
 const MIN_CACHE: u64 = 16 << 20;
+/// Smallest overlay: not even the smallest journal fits into less.
+const MIN_OVERLAY: u64 = 1 << 20;
 
 pub(in crate::cli) fn run(args: &MountArgs) -> anyhow::Result<()> {
     if let Some(directory) = &args.stats {
@@ -90,6 +91,7 @@ struct Settings {
     storage_timeout: u64,
     secrets: SecretArgs,
     extra: Vec<String>,
+    overlay: Option<OverlayOptions>,
 }
 
 impl Settings {
@@ -113,12 +115,20 @@ impl Settings {
             storage_timeout: args.storage_timeout,
             secrets,
             extra: Vec::new(),
+            overlay: args.overlay.then(|| OverlayOptions {
+                directory: args.overlay_dir.clone(),
+                size: args.overlay_size,
+                keep: args.keep_overlay.clone(),
+            }),
         };
         for option in &args.options {
             settings.add(option).with_context(|| format!("mount option {option:?}"))?;
         }
         if settings.storage_timeout == 0 {
             bail!("a storage timeout of 0 seconds would fail every read");
+        }
+        if settings.overlay.as_ref().is_some_and(|overlay| overlay.size < MIN_OVERLAY) {
+            bail!("an overlay that small takes no journal; give --overlay-size at least 1M");
         }
         if settings.cache_size < MIN_CACHE {
             bail!("a cache of {} bytes is too small; give at least 16M", settings.cache_size);
@@ -157,35 +167,13 @@ impl Settings {
     }
 }
 
-/// Starts this program again as a server, waits until it is ready, and leaves it alone.
+/// Starts this program again, with the arguments that it was given.
 fn start_server(secret: Option<&crate::codec::slot_key::Secret>) -> anyhow::Result<()> {
-    let program = std::env::current_exe().context("cannot find this program to start its server")?;
     let words = crate::cli::args::from_mount_helper(std::env::args_os().collect());
-    let mut child = Command::new(program)
-        .args(words.into_iter().skip(1))
-        .arg("--serve")
-        // It gets the secret through a pipe; others need not see it in its environment for as long as it runs.
-        .env_remove("COPAL_PASSPHRASE")
-        .env_remove("COPAL_PASSPHRASE_FD")
-        .env_remove("COPAL_NEW_PASSPHRASE")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start the server")?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // If the server has died already, its exit code says so below.
-        let _ = secret::send(secret, &mut stdin);
+    match server::start(words.into_iter().skip(1), secret)? {
+        Start::Ready(_) => Ok(()),
+        Start::Ended(code) => std::process::exit(code),
     }
-    let mut said = Vec::new();
-    if let Some(stdout) = child.stdout.take() {
-        stdout.take(READY.len() as u64).read_to_end(&mut said)?;
-    }
-    if said == READY {
-        return Ok(());
-    }
-    let status = child.wait()?;
-    // It has told on standard error why.
-    std::process::exit(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
 }
 
 /// The server: a session of its own, without terminal, current directory or standard streams once it is ready.
@@ -220,13 +208,15 @@ fn serve(settings: &Settings, location: &Location, opened: &Opened) -> anyhow::R
     endure_pressure();
     let path = prepare(&settings.directory, &location.repository)?;
     let options = MountOptions {
-        scope: scope(location.reference.as_deref(), &opened.archives)?,
+        scope: scope(location.reference.as_deref(), &opened.archives, settings.overlay.is_some())?,
         owner: settings.owner,
         access: settings.access,
         cache_size: usize::try_from(settings.cache_size)?,
         source: settings.source.clone(),
         extra: settings.extra.clone(),
+        overlay: settings.overlay.clone(),
     };
+    check_apart(&options, &location.repository)?;
     // Before the mount, so that a signal in between ends it too.
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])?;
     let mounted =
@@ -258,11 +248,27 @@ fn explain(error: crate::fuse::session::MountError, options: &[String]) -> anyho
     error
 }
 
-fn scope(reference: Option<&str>, archives: &[Archive]) -> anyhow::Result<Scope> {
+/// Refuses to write into the repository.
+fn check_apart(options: &MountOptions, repository: &Path) -> anyhow::Result<()> {
+    let Some(overlay) = &options.overlay else { return Ok(()) };
+    let place = match &overlay.keep {
+        Some(file) => file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+        None => &overlay.directory,
+    };
+    let path =
+        std::fs::canonicalize(place).map_err(|source| OverlayError::Io { path: place.to_owned(), source })?;
+    if path.starts_with(std::fs::canonicalize(repository)?) {
+        return Err(OverlayError::InRepository { path }.into());
+    }
+    Ok(())
+}
+
+/// What is shown; just one archive, the newest of its name, if it is to be writable.
+fn scope(reference: Option<&str>, archives: &[Archive], writable: bool) -> anyhow::Result<Scope> {
     let Some(text) = reference else { return Ok(Scope::All) };
     let reference = Reference::parse(text)?;
     match reference.plain_name() {
-        Some(name) if !reference.is_one_archive() => {
+        Some(name) if !writable && !reference.is_one_archive() => {
             reference.matches(archives)?;
             Ok(Scope::Name(name.to_owned()))
         }
@@ -281,7 +287,7 @@ impl Server {
         let watcher = std::thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in self.signals.forever() {
                 if signal != SIGUSR1 {
-                    return end_on_signal(&path, signal, end, &over);
+                    return end_on_signal(&path, signal, end, &over, &files);
                 }
                 logger::note(&files.stats().to_string());
             }
@@ -295,7 +301,13 @@ impl Server {
 }
 
 /// Takes the mount away and waits until serving is `over`, which its channel's hanging up tells, or the users' time is.
-fn end_on_signal(path: &Path, signal: i32, end: impl Fn() -> io::Result<()>, over: &Receiver<()>) {
+fn end_on_signal(
+    path: &Path,
+    signal: i32,
+    end: impl Fn() -> io::Result<()>,
+    over: &Receiver<()>,
+    files: &Files,
+) {
     log::info!("signal {signal}: the mount on {} ends", path.display());
     let held_by = holders(path);
     if let Err(error) = end() {
@@ -305,5 +317,6 @@ fn end_on_signal(path: &Path, signal: i32, end: impl Fn() -> io::Result<()>, ove
         return;
     }
     log::warn!("{} is still in use by {}; they get errors from now on", path.display(), held_by.join(", "));
+    files.sync_all();
     std::process::exit(0);
 }

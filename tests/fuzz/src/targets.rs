@@ -6,6 +6,7 @@ mod btrfs;
 mod changed_map;
 mod command_line;
 mod compress;
+mod files;
 mod index;
 mod keys;
 mod known;
@@ -74,6 +75,10 @@ pub const TARGETS: &[Target] = &[
     // The volume, and what is read of it at once.
     Target::new("xfs", xfs::volume, xfs::volume_seeds).reserving(1 << 20),
     Target::new("btrfs", btrfs::volume, btrfs::volume_seeds).reserving(4 << 20),
+    // The volume, names and pieces of files.
+    Target::new("files-ext", files::ext, files::ext_seeds).reserving(8 << 20),
+    Target::new("files-fat", files::fat, files::fat_seeds).reserving(8 << 20),
+    Target::new("files-ntfs", files::ntfs, files::ntfs_seeds).reserving(8 << 20),
     Target::new("known", known::memory, known::memory_seeds),
     // All that clap knows of the commands.
     Target::new("command-line", command_line::words, command_line::words_seeds).reserving(1 << 20),

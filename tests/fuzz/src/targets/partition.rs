@@ -1,8 +1,9 @@
 //! Partition tables and filesystem signatures on a disk that is mostly zeros.
 
+use std::collections::BTreeSet;
 use std::io;
 
-use copal::partition::{MAX_PARTITIONS, ReadAt, read_table};
+use copal::partition::{MAX_PARTITIONS, ReadAt, parts, read_table};
 
 /// The longest disk: the last signature at a disk's beginning ends at 65 KiB, and a backup GPT takes 33 sectors.
 const MAX_DISK: usize = 256 << 10;
@@ -54,6 +55,14 @@ pub(super) fn table(input: &[u8]) -> bool {
     assert!(table.partitions.len() <= MAX_PARTITIONS && table.notes.len() < 64);
     for part in &table.partitions {
         assert!(part.len > 0 && part.start.checked_add(part.len).is_some_and(|end| end <= len as u64));
+    }
+    let parts = parts(&table, len as u64);
+    let names: BTreeSet<&str> = parts.iter().map(|part| part.name.as_str()).collect();
+    assert_eq!(names.len(), parts.len(), "two parts have the same name");
+    for part in &parts {
+        assert!(part.start.checked_add(part.len).is_some_and(|end| part.len > 0 && end <= len as u64));
+        let is_fit = |c: char| !c.is_control() && !c.is_whitespace() && !matches!(c, '/' | '\\' | ':');
+        assert!(part.name.len() < 80 && part.name.chars().all(is_fit), "{:?}", part.name);
     }
     !table.partitions.is_empty() || table.filesystem.is_some()
 }

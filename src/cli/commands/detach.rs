@@ -1,0 +1,103 @@
+//! `copal detach`.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use super::attach::store;
+use crate::attach::host::{Host, boot_id};
+use crate::attach::state::{Record, Store};
+use crate::attach::teardown::{Left, Report, take_down};
+use crate::cli::args::DetachArgs;
+use crate::cli::output;
+
+pub(in crate::cli) fn run(args: &DetachArgs) -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("only root may detach, as only root may attach");
+    }
+    let store = store();
+    let records = records(&store)?;
+    let Some(what) = &args.what else { return all(&store, &records) };
+    let Some(record) = records.iter().find(|record| is_meant(record, what)) else {
+        bail!("nothing is attached as {}; 'copal attached' lists what is", what.display());
+    };
+    if one(&store, &record.id)? { Ok(()) } else { bail!("{} stays attached for now", what.display()) }
+}
+
+/// All records that can be read; a warning for each of the others.
+pub(super) fn records(store: &Store) -> anyhow::Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for record in store.list()? {
+        match record {
+            Ok(record) => records.push(record),
+            Err(error) => log::warn!("{error}"),
+        }
+    }
+    Ok(records)
+}
+
+/// Whether an attach goes by this name: its directory, one of its devices or mounts, or its id.
+fn is_meant(record: &Record, what: &Path) -> bool {
+    // A mount whose server has died has no canonical path.
+    let absolute = std::fs::canonicalize(what)
+        .or_else(|_| std::path::absolute(what))
+        .unwrap_or_else(|_| what.to_owned());
+    let is_device = record.loops.iter().any(|found| found.device.as_deref() == Some(&absolute));
+    let is_here = boot_id().is_ok_and(|boot| boot == record.boot);
+    what == Path::new(&record.id)
+        || record.directory == absolute
+        || record.mounts.iter().any(|mount| mount.path == absolute)
+        || is_device && is_here
+}
+
+fn all(store: &Store, records: &[Record]) -> anyhow::Result<()> {
+    let mut stay = Vec::new();
+    for record in records {
+        match one(store, &record.id) {
+            Ok(true) => {}
+            Ok(false) => stay.push(record.directory.display().to_string()),
+            Err(error) => {
+                log::warn!("{}: {error:#}", record.directory.display());
+                stay.push(record.directory.display().to_string());
+            }
+        }
+    }
+    store.sweep();
+    if stay.is_empty() { Ok(()) } else { bail!("{} stays attached for now", stay.join(", ")) }
+}
+
+/// Takes down an attach; whether it is gone.
+fn one(store: &Store, id: &str) -> anyhow::Result<bool> {
+    let _lock = store.lock(id)?;
+    // It may have changed, or gone, before it was locked.
+    let Some(mut record) = store.load(id)? else { return Ok(true) };
+    let mut host = Host::without_server(store.clone());
+    let report: Report = take_down(&mut host, &mut record)
+        .with_context(|| format!("{} is not taken down in full; try again", record.directory.display()))?;
+    tell(&record, &report.left);
+    if let Some(kept) = record.kept_overlay.filter(|kept| report.gone && kept.exists()) {
+        output::lines([format!("What was written is kept in {}.", kept.display())])?;
+    }
+    Ok(report.gone)
+}
+
+/// Tells what is left.
+pub(super) fn tell(record: &Record, left: &[Left]) {
+    for left in left {
+        match left {
+            Left::Busy { what, users } => {
+                log::warn!(
+                    "{} is in use by {}; end that, then detach again",
+                    what.display(),
+                    users.join(", ")
+                );
+            }
+            Left::Strange { what, found } => log::warn!(
+                "{} shows {found} now, which 'copal attach' has not mounted; unmount that, then 'copal detach {}'",
+                what.display(),
+                record.id
+            ),
+            Left::Stays { what } => log::warn!("{what} stays"),
+        }
+    }
+}

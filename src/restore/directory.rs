@@ -1,0 +1,225 @@
+//! A directory of the destination, held open while anything is made in it, and where names become visible.
+//!
+//! All is done by names without slashes beneath an open descriptor, and no link is followed. A directory that this run made gets its mode, owner and times when the last
+//! one who makes something in it is done: when it is dropped.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, linkat, mkdirat, openat, renameat, renameat_with,
+    statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::names::{portable, possible, short};
+use super::tree::Run;
+use super::{attributes, count};
+use crate::filesystem::{Metadata, Node};
+
+/// For directories that are being filled; nobody else looks in before their modes are set.
+const FILLING: Mode = Mode::RWXU;
+
+/// A directory that is being filled.
+pub(super) struct Directory<'r> {
+    run: &'r Run<'r>,
+    /// `None` where nothing is written.
+    fd: Option<OwnedFd>,
+    /// Its path in the destination, without a slash in front.
+    path: Vec<u8>,
+    /// What it gets at the end, and its path in the image.
+    finish: Option<(Node, Metadata, Vec<u8>)>,
+    /// Held so that it is finished after this one.
+    _above: Option<Arc<Directory<'r>>>,
+}
+
+impl<'r> Directory<'r> {
+    /// The directory that all is made in, which exists.
+    pub(super) fn open(run: &'r Run<'r>, path: &Path) -> io::Result<Self> {
+        let fd = match run.options.dry_run {
+            true => None,
+            false => Some(openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?),
+        };
+        Ok(Self { run, fd, path: Vec::new(), finish: None, _above: None })
+    }
+
+    /// Makes a directory in this one. One that is there already is used as it is, unless it is a link.
+    pub(super) fn make(
+        self: &Arc<Self>,
+        name: &[u8],
+        shown: &[u8],
+        node: Node,
+        metadata: Metadata,
+    ) -> io::Result<Self> {
+        let (run, above) = (self.run, Some(self.clone()));
+        if self.fd.is_none() {
+            count(&run.counts.directories, 1);
+            return Ok(Self { run, fd: None, path: Vec::new(), finish: None, _above: above });
+        }
+        let (made, name) = self.under(name, shown, |name| match mkdirat(self.fd()?, name, FILLING) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(error) => Err(error.into()),
+        })?;
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = openat(self.fd()?, OsStr::from_bytes(&name), flags, Mode::empty());
+        let fd = opened.map_err(|error| match error {
+            Errno::NOTDIR | Errno::LOOP => Errno::EXIST,
+            error => error,
+        })?;
+        if made {
+            count(&run.counts.directories, 1);
+        }
+        let finish = made.then(|| (node, metadata, shown.to_vec()));
+        Ok(Self { run, path: self.path_of(&name), fd: Some(fd), finish, _above: above })
+    }
+
+    /// Its descriptor.
+    pub(super) fn fd(&self) -> io::Result<BorrowedFd<'_>> {
+        // Nothing is made where nothing is written.
+        self.fd.as_ref().map(AsFd::as_fd).ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    /// The path of a name in it, in the destination.
+    pub(super) fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        if self.path.is_empty() { name.to_vec() } else { [&self.path[..], b"/", name].concat() }
+    }
+
+    /// Does something under a name, or under another one if the destination cannot hold it; says which.
+    pub(super) fn under<T>(
+        &self,
+        name: &[u8],
+        shown: &[u8],
+        mut attempt: impl FnMut(&OsStr) -> io::Result<T>,
+    ) -> io::Result<(T, Vec<u8>)> {
+        let mut current = possible(name).unwrap_or_else(|| name.to_vec());
+        for _ in 0..3 {
+            let error = match attempt(OsStr::from_bytes(&current)) {
+                Ok(done) => {
+                    if current != name {
+                        count(&self.run.counts.renamed, 1);
+                        self.run.teller.renamed(shown, &current);
+                    }
+                    return Ok((done, current));
+                }
+                Err(error) => error,
+            };
+            let other = match Errno::from_io_error(&error) {
+                Some(Errno::NAMETOOLONG) => short(&current),
+                // What is not UTF-8, or has characters that mean something else there.
+                Some(Errno::INVAL | Errno::ILSEQ) if !name.is_empty() => portable(name),
+                _ => return Err(error),
+            };
+            if other == current {
+                return Err(error);
+            }
+            current = other;
+        }
+        Err(Errno::NAMETOOLONG.into())
+    }
+
+    /// Makes something under a temporary name with `make`, then gives it its own. Nothing is left of it if that fails.
+    pub(super) fn publish<T>(
+        &self,
+        name: &[u8],
+        shown: &[u8],
+        make: impl FnOnce(&OsStr) -> io::Result<T>,
+    ) -> io::Result<(T, Vec<u8>)> {
+        let fd = self.fd()?;
+        let temporary = temporary();
+        let temporary = OsStr::new(&temporary);
+        let made = make(temporary).and_then(|made| {
+            let ((), name) = self.under(name, shown, |name| self.rename(temporary, name))?;
+            Ok((made, name))
+        });
+        // A link to a file that has the name already stays what it is when it is renamed.
+        if made.is_err() || self.run.options.force {
+            let _ = unlinkat(fd, temporary, AtFlags::empty());
+        }
+        made
+    }
+
+    fn rename(&self, temporary: &OsStr, name: &OsStr) -> io::Result<()> {
+        let fd = self.fd()?;
+        if self.run.options.force {
+            return self.replace(temporary, name);
+        }
+        match renameat_with(fd, temporary, fd, name, RenameFlags::NOREPLACE) {
+            // Some filesystems know no such flag.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            done => return Ok(done?),
+        }
+        match linkat(fd, temporary, fd, name, AtFlags::empty()) {
+            Ok(()) => return Ok(unlinkat(fd, temporary, AtFlags::empty())?),
+            Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
+            Err(_) => {}
+        }
+        match statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Err(Errno::EXIST.into()),
+            Err(Errno::NOENT) => Ok(renameat(fd, temporary, fd, name)?),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Replaces what has the name, unless this run has made that: two names that are one in the destination must not swallow a file.
+    fn replace(&self, temporary: &OsStr, name: &OsStr) -> io::Result<()> {
+        let fd = self.fd()?;
+        let mut made = self.run.made.lock();
+        let find = |name: &OsStr| statat(fd, name, AtFlags::SYMLINK_NOFOLLOW);
+        let id = |found: rustix::fs::Stat| (found.st_dev, found.st_ino);
+        let new = id(find(temporary)?);
+        let old = find(name);
+        // A device that was named by mistake must not be lost.
+        if let Ok(found) = old
+            && !matches!(
+                FileType::from_raw_mode(found.st_mode),
+                FileType::RegularFile | FileType::Symlink | FileType::Directory
+            )
+        {
+            return Err(io::Error::other(
+                "what has that name there is a device, pipe or socket, which is not replaced",
+            ));
+        }
+        match old.map(id) {
+            Ok(old) if old != new && made.contains(&old) => return Err(Errno::EXIST.into()),
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        renameat(fd, temporary, fd, name)?;
+        made.insert(new);
+        Ok(())
+    }
+}
+
+impl Drop for Directory<'_> {
+    fn drop(&mut self) {
+        if let (Some((node, metadata, shown)), Some(fd)) = (self.finish.take(), &self.fd) {
+            attributes::set(self.run, fd.as_fd(), node, &metadata, &shown);
+        }
+    }
+}
+
+/// A name that nobody else uses.
+fn temporary() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let mut random = [0; 8];
+    // Without random numbers, a name that is taken is an error and no more.
+    let _ = getrandom::fill(&mut random);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!(".copal-{:x}-{:016x}-{number:x}", std::process::id(), u64::from_le_bytes(random))
+}
+
+/// Opens a directory by its path in the destination, without following any link.
+pub(super) fn descend(from: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut at = openat(from, ".", flags, Mode::empty())?;
+    for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
+        at = openat(&at, OsStr::from_bytes(part), flags, Mode::empty())?;
+    }
+    Ok(at)
+}
