@@ -109,12 +109,42 @@ fn look_up(filesystem: &dyn Filesystem, directory: Node, name: &[u8]) -> Result<
     entries.into_iter().find(|entry| folded(&entry.name) == name).ok_or(Error::NotFound)
 }
 
+/// A name in lower case, character by character as filesystems do it; what is not text stays as it is.
 fn folded(name: &[u8]) -> Vec<u8> {
-    std::str::from_utf8(name).map_or_else(|_| name.to_vec(), |text| text.to_lowercase().into_bytes())
+    let mut out = Vec::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let mut lower = c.to_lowercase();
+            let c = lower.next().filter(|_| lower.next().is_none()).unwrap_or(c);
+            out.extend(c.encode_utf8(&mut [0; 4]).bytes());
+        }
+        out.extend(chunk.invalid());
+    }
+    out
+}
+
+/// A part of a pattern; where case does not count, in lower case as well.
+struct Pattern {
+    written: Glob,
+    folded: Option<Glob>,
+}
+
+impl Pattern {
+    fn parse(part: &[u8], ignores_case: bool) -> Result<Self> {
+        let parse =
+            |part: &[u8]| Glob::parse_bytes(part).ok_or_else(|| unsupported("a '[' is not closed by a ']'"));
+        let folded = ignores_case.then(|| parse(&folded(part))).transpose()?;
+        Ok(Self { written: parse(part)?, folded })
+    }
+
+    fn matches(&self, name: &[u8]) -> bool {
+        self.written.matches_bytes(name)
+            || self.folded.as_ref().is_some_and(|glob| glob.matches_bytes(&folded(name)))
+    }
 }
 
 /// All places that a path stands for. One that is there as it is written stands for itself; otherwise `*`, `?` and `[…]` fit parts of names, leading dots too, and
-/// `**` any number of directories. What fits is sorted by name.
+/// `**` any number of directories; upper and lower case are the same where they are in names. What fits is sorted by name.
 ///
 /// # Errors
 /// As [`find`].
@@ -173,13 +203,13 @@ impl Search<'_> {
     fn fitting(&mut self, above: &[Place], parts: &[&[u8]], depth: usize) -> Result<()> {
         let (part, rest) = (parts[0], &parts[1..]);
         let here = &above[above.len() - 1];
-        let glob = Glob::parse_bytes(part).ok_or_else(|| unsupported("a '[' is not closed by a ']'"))?;
+        let pattern = Pattern::parse(part, self.filesystem.ignores_case())?;
         let mut entries = match self.filesystem.list(here.node) {
             Err(Error::NotDirectory) => return Ok(()),
             entries => entries?,
         };
         entries.sort_by(|one, other| one.name.cmp(&other.name));
-        for entry in entries.iter().filter(|entry| glob.matches_bytes(&entry.name)) {
+        for entry in entries.iter().filter(|entry| pattern.matches(&entry.name)) {
             let place = here.below(entry);
             if part != ANYWHERE {
                 self.on(above, place, rest, depth)?;
@@ -221,8 +251,12 @@ pub(super) mod tests {
         }
     }
 
-    /// Directories by their numbers; what is no number of one is a link to what its target says, or a file.
-    struct Tree;
+    /// Directories by their numbers; what is no number of one is a link to what its target says, or a file. Case counts if it says so.
+    struct Tree {
+        case: bool,
+    }
+
+    const TREE_WITHOUT_CASE: Tree = Tree { case: false };
 
     const TREE: [(u64, &[(&str, u64)]); 4] = [
         (0, &[("etc", 1), ("var", 2), ("a*b", 10), ("Run", 20), ("loop", 21)]),
@@ -241,7 +275,7 @@ pub(super) mod tests {
         }
 
         fn ignores_case(&self) -> bool {
-            true
+            !self.case
         }
 
         fn root(&self) -> Node {
@@ -293,7 +327,7 @@ pub(super) mod tests {
 
     fn found(path: &str) -> String {
         let text = |place: Place| String::from_utf8(place.path()).unwrap();
-        find(&Tree, path.as_bytes(), false).map_or_else(|error| error.to_string(), text)
+        find(&TREE_WITHOUT_CASE, path.as_bytes(), false).map_or_else(|error| error.to_string(), text)
     }
 
     #[test]
@@ -317,7 +351,7 @@ pub(super) mod tests {
     }
 
     fn expanded(path: &str) -> Vec<String> {
-        let places = expand(&Tree, path.as_bytes()).unwrap_or_default();
+        let places = expand(&TREE_WITHOUT_CASE, path.as_bytes()).unwrap_or_default();
         places.into_iter().map(|place| String::from_utf8(place.path()).unwrap()).collect()
     }
 
@@ -330,6 +364,27 @@ pub(super) mod tests {
         assert_eq!(expanded("/**/hosts"), ["/etc/hosts", "/var/hosts", "/var/log/hosts"]);
         assert_eq!(expanded("/var/**"), ["/var", "/var/hosts", "/var/log", "/var/log/hosts", "/var/run"]);
         assert_eq!(expanded("/[xyz]*"), Vec::<String>::new());
-        assert!(expand(&Tree, b"/[x").is_err());
+        assert!(expand(&TREE_WITHOUT_CASE, b"/[x").is_err());
+    }
+
+    #[test]
+    fn patterns_ignore_case_where_names_do() {
+        let found = |case, pattern: &str| {
+            let places = expand(&Tree { case }, pattern.as_bytes()).unwrap_or_default();
+            places.into_iter().map(|place| String::from_utf8(place.path()).unwrap()).collect::<Vec<_>>()
+        };
+        for (pattern, places) in [
+            ("/ETC/H*", &["/etc/hosts"][..]),
+            ("/[E-F]tc/[H]ost?", &["/etc/hosts"]),
+            ("/VA*/*/HOSTS", &["/var/log/hosts"]),
+            ("/r*", &["/Run"]),
+            ("/[!R]u?", &[]),
+        ] {
+            assert_eq!(found(false, pattern), places, "{pattern}");
+            assert_eq!(found(true, pattern), Vec::<String>::new(), "{pattern}");
+        }
+        assert_eq!(found(true, "/R*"), ["/Run"]);
+        assert_eq!(folded("ÄÖ\u{130}ẞ".as_bytes()), "äö\u{130}ß".as_bytes());
+        assert_eq!(folded(b"A\xffB"), b"a\xffb");
     }
 }
