@@ -1,5 +1,6 @@
 //! The command line: raw arguments → checked options → a call of the library. The only code that prints.
 
+mod apart;
 mod args;
 mod commands;
 mod disk;

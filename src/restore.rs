@@ -73,6 +73,31 @@ pub trait Teller: Sync {
 
     /// The destination cannot hold this name; the file has another one there.
     fn renamed(&self, path: &[u8], name: &[u8]);
+
+    /// This was copied, but without what is named here. Each path is told of once at most.
+    fn unset(&self, path: &[u8], missing: &[Unset]);
+}
+
+/// What a file has besides its content, and the destination did not take.
+#[derive(Debug)]
+pub struct Unset {
+    /// What.
+    pub what: Fact,
+    /// Why not.
+    pub why: io::Error,
+}
+
+/// What a file has besides its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// Its user and group.
+    Owner(u32, u32),
+    /// Its permission bits.
+    Mode(u16),
+    /// When it was read and changed last.
+    Times,
+    /// An extended attribute of this name.
+    Attribute(Vec<u8>),
 }
 
 /// What was done.
@@ -94,10 +119,22 @@ pub struct Summary {
     pub bytes: u64,
     /// Contents beside that of a file (NTFS), which are not copied.
     pub streams: u64,
+    /// Paths that were copied without something that could not be set.
+    pub unset: u64,
+    /// Owners that could not be set.
+    pub unset_owners: u64,
+    /// Permission bits that could not be set.
+    pub unset_modes: u64,
+    /// Times that could not be set.
+    pub unset_times: u64,
     /// Extended attributes that could not be set.
-    pub attributes: u64,
-    /// Owners that could not be set, or are not because nobody but root may.
-    pub owners: u64,
+    pub unset_attributes: u64,
+    /// Owners that were not to be set, and are different now.
+    pub left_owners: u64,
+    /// Files without their set-id bits, since they have not their owners.
+    pub left_identities: u64,
+    /// Extended attributes that were not to be set.
+    pub left_attributes: u64,
     /// Names that the destination cannot hold.
     pub renamed: u64,
     /// What was not copied.
@@ -115,8 +152,14 @@ struct Counts {
     skipped: AtomicU64,
     bytes: AtomicU64,
     streams: AtomicU64,
-    attributes: AtomicU64,
-    owners: AtomicU64,
+    unset: AtomicU64,
+    unset_owners: AtomicU64,
+    unset_modes: AtomicU64,
+    unset_times: AtomicU64,
+    unset_attributes: AtomicU64,
+    left_owners: AtomicU64,
+    left_identities: AtomicU64,
+    left_attributes: AtomicU64,
     renamed: AtomicU64,
     failed: AtomicU64,
 }
@@ -137,8 +180,14 @@ impl Counts {
             skipped: of(&self.skipped),
             bytes: of(&self.bytes),
             streams: of(&self.streams),
-            attributes: of(&self.attributes),
-            owners: of(&self.owners),
+            unset: of(&self.unset),
+            unset_owners: of(&self.unset_owners),
+            unset_modes: of(&self.unset_modes),
+            unset_times: of(&self.unset_times),
+            unset_attributes: of(&self.unset_attributes),
+            left_owners: of(&self.left_owners),
+            left_identities: of(&self.left_identities),
+            left_attributes: of(&self.left_attributes),
             renamed: of(&self.renamed),
             failed: of(&self.failed),
         }

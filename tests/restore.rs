@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use copal::filesystem::path::Place;
 use copal::filesystem::{Content, Entry, Error, Filesystem, Kind, Metadata, Node, Result, Time};
-use copal::restore::{self, Goal, Options, Summary, Teller, restore};
+use copal::restore::{self, Goal, Options, Summary, Teller, Unset, restore};
 use copal::task::{Monitor, Silent, Stop};
 
 /// What a node is in a filesystem that was made up.
@@ -108,6 +108,11 @@ impl Teller for Heard {
     fn renamed(&self, path: &[u8], name: &[u8]) {
         self.0.lock().expect("it works").push((path.to_vec(), format!("as {}", name.escape_ascii())));
     }
+
+    fn unset(&self, path: &[u8], missing: &[Unset]) {
+        let missing: Vec<_> = missing.iter().map(|one| format!("{:?}", one.what)).collect();
+        self.0.lock().expect("it works").push((path.to_vec(), format!("without {}", missing.join(", "))));
+    }
 }
 
 impl Heard {
@@ -139,7 +144,7 @@ fn run_with(
     stop: &Stop,
     monitor: &dyn Monitor,
 ) -> std::result::Result<Summary, restore::Error> {
-    let goal = Goal { directory: to.to_owned(), name: None };
+    let goal = Goal { directory: to.to_owned(), name: None, closed: None };
     let root = Place { names: Vec::new(), node: Node(0) };
     restore(made, &[root], &goal, options, stop, monitor, heard)
 }
@@ -383,4 +388,71 @@ fn a_dry_run_makes_nothing() {
         run(&things, &to, Options { dry_run: true, ..OPTIONS }, &Heard::default()).expect("it works");
     assert_eq!((summary.files, summary.hard_links, summary.links, summary.directories), (1, 1, 1, 1));
     assert_eq!((summary.bytes, below(&to).len()), (1000, 0));
+}
+
+#[test]
+fn what_cannot_be_set_is_told_once_for_each_path() {
+    let (_place, to, _) = place();
+    let things = made([
+        (0, Thing::Directory(vec![(b"a", 1), (b"again", 1), (b"l", 2)])),
+        (1, Thing::File(b"x".to_vec())),
+        (2, Thing::Link(b"a")),
+    ]);
+    let things = Attributed(things);
+    let heard = Heard::default();
+    let root = Place { names: Vec::new(), node: Node(0) };
+    let goal = Goal { directory: to, name: None, closed: None };
+    let options = Options { owners: true, ..OPTIONS };
+    let summary =
+        restore(&things, &[root], &goal, options, &Stop::default(), &Silent, &heard).expect("it works");
+    let heard = heard.0.into_inner().expect("it works");
+    let text = format!("without Owner({}, 7), Attribute({:?})", u32::MAX, b"nonsense");
+    let mut paths: Vec<&[u8]> =
+        heard.iter().filter(|(_, said)| *said == text).map(|(path, _)| &path[..]).collect();
+    paths.sort_unstable();
+    assert_eq!((heard.len(), paths.len()), (2, 2), "{heard:?}");
+    assert_eq!(paths[1], b"/l");
+    assert_eq!((summary.unset, summary.unset_owners, summary.unset_attributes), (2, 2, 2));
+    assert_eq!((summary.failed, summary.files, summary.hard_links), (0, 1, 1), "they are there all the same");
+}
+
+/// With an owner that nobody can be, and an attribute of a name that none can have.
+struct Attributed(Made);
+
+impl Filesystem for Attributed {
+    fn kind(&self) -> &'static str {
+        self.0.kind()
+    }
+
+    fn notes(&self) -> &[String] {
+        &[]
+    }
+
+    fn root(&self) -> Node {
+        self.0.root()
+    }
+
+    fn metadata(&self, node: Node) -> Result<Metadata> {
+        Ok(Metadata { owner: Some((u32::MAX, 7)), ..self.0.metadata(node)? })
+    }
+
+    fn list(&self, node: Node) -> Result<Vec<Entry>> {
+        self.0.list(node)
+    }
+
+    fn target(&self, node: Node) -> Result<Vec<u8>> {
+        self.0.target(node)
+    }
+
+    fn attributes(&self, _: Node) -> Result<Vec<copal::filesystem::Attribute>> {
+        Ok(vec![copal::filesystem::Attribute { name: b"nonsense".to_vec(), value: b"x".to_vec() }])
+    }
+
+    fn open(&self, node: Node) -> Result<Content> {
+        self.0.open(node)
+    }
+
+    fn read(&self, content: &Content, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.0.read(content, offset, buf)
+    }
 }

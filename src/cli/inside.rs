@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use unicode_normalization::UnicodeNormalization;
 
 use super::disk::table;
@@ -20,6 +20,7 @@ use crate::image::disk::Disk;
 use crate::image::reader::ImageReader;
 use crate::partition::{Part, parts, remarks};
 use crate::repository::archives::Archive;
+use crate::repository::error::Error as RepositoryError;
 use crate::repository::reference::Reference;
 
 /// What an argument says, before it is known which archives there are.
@@ -70,16 +71,48 @@ pub(super) fn resolve<'a, 't>(
     text: &'t str,
     archives: &'a [Archive],
 ) -> anyhow::Result<(&'a Archive, Option<&'t str>)> {
-    let mut first = None;
+    let mut failed = Vec::new();
     for (reference, part) in splits(text) {
-        match Reference::parse(reference).and_then(|reference| reference.resolve(archives)) {
-            Ok(archive) => return Ok((archive, part)),
-            Err(error) => first = first.or(Some(error)),
+        match Reference::parse(reference) {
+            Ok(parsed) => match parsed.resolve(archives) {
+                Ok(archive) => return Ok((archive, part)),
+                Err(error) => failed.push(Failed { reference, parsed: Some(parsed), error }),
+            },
+            Err(error) => failed.push(Failed { reference, parsed: None, error }),
         }
     }
-    match first {
-        Some(error) => Err(error.into()),
-        None => bail!("name an archive behind '::'; 'copal list' shows what there is"),
+    Err(blamed(failed, archives))
+}
+
+/// A text that stands for no archive.
+struct Failed<'t> {
+    reference: &'t str,
+    /// What it says, if it is a reference at all.
+    parsed: Option<Reference>,
+    error: RepositoryError,
+}
+
+/// What is wrong if no way to take a text fits an archive: the longest whose name there is has a wrong age or time; else the name is wrong; and if there is no
+/// reference, what stands in front of the part is none.
+fn blamed(mut failed: Vec<Failed<'_>>, archives: &[Archive]) -> anyhow::Error {
+    let is_known =
+        |one: &Failed<'_>| one.parsed.as_ref().is_some_and(|parsed| parsed.matches(archives).is_ok());
+    if let Some(at) = failed.iter().position(is_known) {
+        return failed.swap_remove(at).error.into();
+    }
+    let mut named: Vec<&str> =
+        failed.iter().filter(|one| one.parsed.is_some()).map(|one| one.reference).collect();
+    // A time is cut nowhere if all of it is one.
+    if named.first().is_some_and(|longest| longest.contains('@')) {
+        named.truncate(1);
+    }
+    match (&named[..], failed.pop()) {
+        ([longest, .., shortest], _) => {
+            anyhow!("no archive fits {shortest:?}, nor {longest:?}; 'copal list' shows what there is")
+        }
+        ([only], Some(_)) => RepositoryError::UnknownArchive { reference: (*only).to_owned() }.into(),
+        (_, Some(last)) => last.error.into(),
+        (_, None) => anyhow!("name an archive behind '::'; 'copal list' shows what there is"),
     }
 }
 
@@ -90,8 +123,7 @@ pub(super) struct Inner<'a> {
     pub(super) parts: Vec<Part>,
     /// What is odd about the table.
     pub(super) remarks: Vec<String>,
-    /// How the archive was named, for advice.
-    named: String,
+    named: Named,
 }
 
 impl<'a> Inner<'a> {
@@ -100,7 +132,7 @@ impl<'a> Inner<'a> {
         reader: &'a ImageReader,
         record: &'a ArchiveRecord,
         member: Option<&str>,
-        named: String,
+        named: Named,
     ) -> anyhow::Result<Self> {
         let member = chosen(record, member)?;
         let disk = Disk(reader, Image::of(member, reader.repository().config().span_shift));
@@ -126,8 +158,22 @@ impl<'a> Inner<'a> {
                     self.names(|part| word(part))
                 )
             }
+            (None, None, _) if wanted.contains('/') => {
+                bail!(
+                    "{} has no part {wanted:?}; in front of a path stand a colon and a slash, as in PART:/PATH",
+                    self.member.name
+                )
+            }
             (None, None, _) => {
-                bail!("{} has no part {wanted:?}; it has: {}", self.member.name, self.names(|_| true))
+                let written = &self.named.written;
+                // Times have colons, too.
+                let split = written.contains(':').then(|| format!(" (behind the archive {written:?})"));
+                bail!(
+                    "{} has no part {wanted:?}{}; it has: {}",
+                    self.member.name,
+                    split.unwrap_or_default(),
+                    self.names(|_| true)
+                )
             }
         }
     }
@@ -141,7 +187,7 @@ impl<'a> Inner<'a> {
                 bail!(
                     "{} has several parts; name one as {}:PART: {}",
                     self.member.name,
-                    self.named,
+                    self.named.again,
                     self.names(|_| true)
                 )
             }
@@ -164,7 +210,7 @@ impl<'a> Inner<'a> {
     }
 
     fn advice(&self) -> String {
-        format!("'copal attach {}' mounts what the kernel can read", self.named)
+        format!("'copal attach {}' mounts what the kernel can read", self.named.again)
     }
 
     /// Opens the filesystem of a part, and tells what is to be told of it.
@@ -217,10 +263,20 @@ pub(super) fn archive<'a, 't>(
     Ok((archive, part))
 }
 
-/// How an archive can be named again.
-pub(super) fn named(inside: &Inside, archive: &Archive) -> String {
+/// How an archive was named, for advice.
+pub(super) struct Named {
+    /// How it can be named again.
+    again: String,
+    /// What was taken for its reference.
+    written: String,
+}
+
+/// How an archive was named, in front of a part.
+pub(super) fn named(inside: &Inside, archive: &Archive, part: Option<&str>) -> Named {
     let repository = output::escaped(inside.location.repository.as_os_str().as_bytes());
-    format!("{repository}::#{:.8}", archive.id().to_string())
+    let text = inside.location.reference.as_deref().unwrap_or_default();
+    let written = part.and_then(|part| text.strip_suffix(part)?.strip_suffix(':')).unwrap_or(text).to_owned();
+    Named { again: format!("{repository}::#{:.8}", archive.id().to_string()), written }
 }
 
 #[cfg(test)]

@@ -69,6 +69,17 @@ pub(super) fn rfc3339(nanoseconds: i64) -> String {
         .map_or_else(|_| "unknown".into(), |time| time.to_string())
 }
 
+/// Puts bytes that may not be text into a document: under `key` as they are, if they are text; else escaped for people, and in hex under `key_hex`.
+pub(super) fn put_bytes(document: &mut serde_json::Value, key: &str, bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        document[key] = escaped(bytes).into();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        document[format!("{key}_hex")] = hex.into();
+        return;
+    };
+    document[key] = text.into();
+}
+
 /// Bytes that may not be text, shown so that nothing is lost: other bytes and control characters as `\xNN`.
 pub(super) fn escaped(bytes: &[u8]) -> String {
     let mut out = String::new();

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, linkat, mkdirat, openat, renameat, renameat_with,
-    statat, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, fstat, linkat, mkdirat, openat, renameat,
+    renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -74,6 +74,11 @@ impl<'r> Directory<'r> {
         })?;
         if made {
             count(&run.counts.directories, 1);
+        } else if run.closed.is_some() {
+            let found = fstat(&fd)?;
+            if run.closed == Some((found.st_dev, found.st_ino)) {
+                return Err(io::Error::other("the repository itself lies there"));
+            }
         }
         let finish = made.then(|| (node, metadata, shown.to_vec()));
         Ok(Self { run, path: self.path_of(&name), fd: Some(fd), finish, _above: above })

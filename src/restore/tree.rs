@@ -35,6 +35,8 @@ pub struct Goal {
     pub directory: PathBuf,
     /// The name there of the one thing that is copied. Without it everything has its own, and the root of a filesystem none: what is in it comes right into the directory.
     pub name: Option<Vec<u8>>,
+    /// A directory that nothing is copied into where it lies below, by its device and inode: the repository.
+    pub closed: Option<(u64, u64)>,
 }
 
 /// What all threads of a run share.
@@ -49,6 +51,7 @@ pub(super) struct Run<'r> {
     /// Files that this run made, by device and inode, if it may replace others.
     pub(super) made: Mutex<HashSet<(u64, u64)>>,
     pub(super) umask: u32,
+    pub(super) closed: Option<(u64, u64)>,
     root: Option<File>,
     path: &'r Path,
     is_over: AtomicBool,
@@ -137,6 +140,7 @@ pub fn restore(
         links: Links::default(),
         made: Mutex::default(),
         umask: umask(),
+        closed: goal.closed,
         root,
         path: &goal.directory,
         is_over: AtomicBool::new(false),

@@ -83,6 +83,9 @@ fn directories_are_listed_by_part_and_path_however_they_are_named() {
         "a long file name.efi\n",
         "FAT knows no case"
     );
+    let listed = place.copal("ls repo::disk:1:/efi/B*/*LONG*").ok().text();
+    assert_eq!(listed, "/EFI/BOOT/a long file name.efi\n", "nor do patterns on it");
+    place.copal("ls repo::disk:2:/etc/A.*").warns(&["/etc/A.*: there is nothing of that name"]);
     assert_eq!(place.copal("ls repo::disk:2:/etc/*.conf").ok().text(), "/etc/a.conf\n");
     assert_eq!(
         place.copal("ls repo::disk:2:/etc/**/*.conf").ok().text(),
@@ -156,5 +159,33 @@ fn a_reference_is_as_long_as_it_fits_an_archive() {
     ] {
         let listed = place.copal(&format!("ls repo::{reference}:/etc")).ok().text();
         assert!(listed.contains("hosts"), "{reference}: {listed}");
+    }
+}
+
+#[test]
+fn an_error_names_the_component_that_is_wrong() {
+    let Some(place) = with_disk() else { return };
+    place.copal("create repo::old root.img --timestamp 2020-01-02T03:00:00Z").ok();
+    for (reference, words, not) in [
+        ("gone:2:/", &["no archive fits \"gone\", nor \"gone:2\""][..], "no part"),
+        ("gone:/", &["no archive fits \"gone\";"], "nor"),
+        ("old@2019-05-05:1:/", &["no archive fits \"old@2019-05-05\";"], ":1"),
+        ("old~7:1:/", &["no archive fits \"old~7\";"], ":1"),
+        ("old~x:1:/", &["\"x\" behind '~' is no number"], ":1"),
+        ("old@nonsense:1:/", &["\"nonsense\" is no time"], ":1"),
+        ("gone@2020-01-02T03:00:00:/", &["no archive fits \"gone@2020-01-02T03:00:00\";"], "nor"),
+        (
+            "old@2020-01-02T03:00:0x:/",
+            &["no part \"0x\" (behind the archive \"old@2020-01-02T03:00\")"],
+            "no time",
+        ),
+        ("old:3:/", &["root.img has no part \"3\"; it has: 1-system (ext4)"], "archive"),
+        ("old:1/etc", &["no part \"1/etc\"", "PART:/PATH"], "it has"),
+        ("old:1:/none", &["/none: there is nothing of that name"], "archive"),
+    ] {
+        let said = place.copal(&format!("ls repo::{reference}")).end();
+        assert!(said.code != 0, "{reference}: {said}");
+        let text = said.stderr.replace(&format!("repo::{reference}"), "");
+        assert!(words.iter().all(|word| text.contains(word)) && !text.contains(not), "{reference}: {said}");
     }
 }

@@ -8,8 +8,9 @@ use crate::cli::secret::SecretArgs;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CpArgs {
-    /// What to copy, as REPO::ARCHIVE[:PART]:/PATH, then more paths of the same part, if any, and last where to: a directory, a new name, or '-' for standard output
-    #[arg(value_name = "FROM", num_args = 2.., required = true)]
+    /// What to copy, as REPO::ARCHIVE[:PART]:/PATH, then more paths of the same part, if any; the last is DEST, where to: a directory, a new name, or '-' for standard output
+    // One list: clap would take the path in front of an option for DEST if that were an argument of its own.
+    #[arg(value_name = "FROM", num_args = 1.., required = true)]
     pub(in crate::cli) words: Vec<OsString>,
     /// Copy directories with all below them
     #[arg(long, short = 'r', visible_short_alias = 'R')]
@@ -58,4 +59,5 @@ Nothing is mounted and root is not needed; images that may be malicious are safe
 owners, set-id bits, access lists and other attributes for root. Links are copied as links.
 
 What exists is left alone without --force. A name that the destination cannot hold is changed, and told: a byte becomes % \
-and two hex digits. Files that cannot be read are told, the others are copied, and the exit code is 1.";
+and two hex digits. Files that cannot be read are told, the others are copied, and the exit code is 1; so it is where the \
+destination does not take an owner, a mode, a time or an attribute. --json names all of them.";

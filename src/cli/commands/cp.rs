@@ -1,39 +1,46 @@
 //! `copal cp`.
 
+mod report;
+
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use self::report::Voice;
+use crate::cli::apart::{identity, refuse_inside};
 use crate::cli::args::CpArgs;
 use crate::cli::inside::{Inner, Inside, archive, named};
-use crate::cli::output::{self, escaped, size};
+use crate::cli::output::{self, escaped};
 use crate::cli::progress::Progress;
 use crate::cli::repository::Opened;
 use crate::cli::signals;
 use crate::filesystem::path::{Place, expand, find};
 use crate::filesystem::{Filesystem, Kind};
 use crate::image::reader::ImageReader;
-use crate::restore::{Goal, Options, Summary, Teller, restore, to_stream};
+use crate::restore::{Goal, Options, Summary, restore, to_stream};
 
 /// For chunks: files that lie beside each other share them.
 const CACHE: usize = 256 << 20;
-/// How many files that were not copied are told one by one, and named in the JSON document.
-const MAX_TOLD: usize = 1000;
 
 pub(in crate::cli) fn run(args: &CpArgs) -> anyhow::Result<()> {
-    let [first, more @ .., destination] = &args.words[..] else { bail!("name what to copy, and where to") };
+    let [first, more @ .., destination] = &args.words[..] else {
+        bail!("a destination is required: name what to copy, and last where to, such as '.'")
+    };
     let inside = Inside::parse(first)?;
     let paths = paths(&inside, more)?;
+    let repository = &inside.location.repository;
+    if destination != "-" {
+        refuse_inside(Path::new(destination), repository)?;
+    }
     let opened = Opened::at(&inside.location.repository, &args.secrets)?;
     let (archive, part) = archive(&inside, &opened)?;
     let record = opened.repository.record(archive.id())?;
     let reader = ImageReader::new(opened.repository.clone(), CACHE);
-    let inner = Inner::new(&reader, &record, args.member.as_deref(), named(&inside, archive))?;
+    let inner = Inner::new(&reader, &record, args.member.as_deref(), named(&inside, archive, part))?;
     let part = inner.part(part)?;
     let filesystem = inner.open(part)?;
     if destination == "-" {
@@ -45,22 +52,22 @@ pub(in crate::cli) fn run(args: &CpArgs) -> anyhow::Result<()> {
         return stream(&*filesystem, &paths);
     }
     let places = places(&*filesystem, &paths)?;
-    let goal = goal(Path::new(destination), &places, &*filesystem, args)?;
-    let told = Told::default();
-    let progress = Progress::new(false, args.json);
-    let summary = copy(&*filesystem, &places, &goal, options(args), &Voice { told: &told, progress })?;
+    let mut goal = goal(Path::new(destination), &places, &*filesystem, args)?;
+    goal.closed = identity(repository);
+    let voice = Voice::new(Progress::new(false, args.json), args.json);
+    let summary = copy(&*filesystem, &places, &goal, args, &voice)?;
     if !args.json {
         return if args.stats || args.dry_run {
-            output::lines([counted(&summary, args.dry_run)])
+            output::lines([report::counted(&summary, args.dry_run)])
         } else {
             Ok(())
         };
     }
-    let mut document = serde_json::to_value(told.0.into_inner())?;
+    let mut document = voice.document();
     document["archive"] = json!(archive.id());
     document["member"] = json!(inner.member.name);
     document["part"] = json!(part.name);
-    document["copied"] = counts(&summary);
+    document["copied"] = report::counts(&summary);
     document["dry_run"] = args.dry_run.into();
     output::json(&document)
 }
@@ -70,15 +77,15 @@ fn copy(
     filesystem: &dyn Filesystem,
     places: &[Place],
     goal: &Goal,
-    options: Options,
-    teller: &Voice<'_>,
+    args: &CpArgs,
+    voice: &Voice,
 ) -> anyhow::Result<Summary> {
     let stop = signals::stop()?;
     allow_many_files();
-    let done = restore(filesystem, places, goal, options, &stop, &teller.progress, teller);
-    teller.progress.clear();
+    let done = restore(filesystem, places, goal, options(args), &stop, &voice.progress, voice);
+    voice.progress.clear();
     let summary = done.context("not all was copied; files that have their names are whole")?;
-    tell(&summary, options.owners);
+    report::tell(&summary, args.no_owner);
     Ok(summary)
 }
 
@@ -132,7 +139,7 @@ fn goal(
 ) -> anyhow::Result<Goal> {
     let shown = destination.display();
     if destination.is_dir() {
-        return Ok(Goal { directory: destination.to_owned(), name: None });
+        return Ok(Goal { directory: destination.to_owned(), name: None, closed: None });
     }
     let [place] = places else {
         bail!("{shown} is no directory, and several files are to be copied: make it first, mkdir {shown}")
@@ -159,7 +166,7 @@ fn goal(
     if !above.is_dir() {
         bail!("{shown} cannot be made: {} is no directory; make that first", above.display())
     }
-    Ok(Goal { directory: PathBuf::from(above), name: Some(name.to_vec()) })
+    Ok(Goal { directory: PathBuf::from(above), name: Some(name.to_vec()), closed: None })
 }
 
 fn options(args: &CpArgs) -> Options {
@@ -198,98 +205,4 @@ fn allow_many_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-}
-
-/// Files that were not copied, or under other names.
-#[derive(Default)]
-struct Told(Mutex<Names>);
-
-#[derive(Default, serde::Serialize)]
-struct Names {
-    failed: Vec<Value>,
-    renamed: Vec<Value>,
-}
-
-struct Voice<'a> {
-    told: &'a Told,
-    progress: Progress,
-}
-
-impl Voice<'_> {
-    fn tell(&self, list: impl FnOnce(&mut Names) -> &mut Vec<Value>, document: Value, text: &str) {
-        let mut names = self.told.0.lock();
-        let list = list(&mut names);
-        if list.len() < MAX_TOLD {
-            list.push(document);
-            self.progress.aside(|| log::warn!("{text}"));
-        }
-    }
-}
-
-impl Teller for Voice<'_> {
-    fn failed(&self, path: &[u8], why: &str) {
-        let path = escaped(path);
-        let document = json!({ "path": path, "reason": why });
-        self.tell(|names| &mut names.failed, document, &format!("{path}: {why}"));
-    }
-
-    fn renamed(&self, path: &[u8], name: &[u8]) {
-        let (path, name) = (escaped(path), escaped(name));
-        let text = format!("{path}: the destination cannot hold this name; it is {name} there");
-        self.tell(|names| &mut names.renamed, json!({ "path": path, "name": name }), &text);
-    }
-}
-
-/// Tells once what concerns many files. What only root can have is a warning for root alone.
-fn tell(summary: &Summary, as_root: bool) {
-    let count = output::count;
-    if summary.failed > 0 {
-        let named = if summary.failed > MAX_TOLD as u64 {
-            format!(", of which {MAX_TOLD} are named")
-        } else {
-            String::new()
-        };
-        log::warn!("not copied: {}{named}", count(summary.failed, "path"));
-    }
-    let mut notes = Vec::new();
-    if summary.attributes > 0 && as_root {
-        log::warn!("{} could not be set in the destination", count(summary.attributes, "attribute"));
-    } else if summary.attributes > 0 {
-        let attributes = count(summary.attributes, "attribute");
-        notes.push(format!("{attributes} not set: only root may, or the destination has none"));
-    }
-    if summary.skipped > 0 {
-        notes.push(format!("{} left out (devices, pipes, sockets; --devices makes them)", summary.skipped));
-    }
-    if summary.streams > 0 {
-        let streams = count(summary.streams, "stream");
-        notes.push(format!("{streams} beside the contents of files not copied ('copal ls -l' names them)"));
-    }
-    notes.iter().for_each(|note| crate::cli::logger::line(&format!("copal: {note}")));
-}
-
-fn counts(summary: &Summary) -> Value {
-    json!({
-        "files": summary.files, "directories": summary.directories, "links": summary.links, "hard_links": summary.hard_links,
-        "specials": summary.specials, "skipped": summary.skipped, "bytes": summary.bytes, "streams": summary.streams,
-        "attributes_not_set": summary.attributes, "owners_not_set": summary.owners, "renamed": summary.renamed,
-        "failed": summary.failed,
-    })
-}
-
-fn counted(summary: &Summary, dry_run: bool) -> String {
-    let verb = if dry_run { "Would copy" } else { "Copied" };
-    let mut text =
-        format!("{verb} {} ({} of data)", output::count(summary.files, "file"), size(summary.bytes));
-    for (count, of) in [
-        (summary.directories, "directory"),
-        (summary.links, "symbolic link"),
-        (summary.hard_links, "hard link"),
-        (summary.specials, "special file"),
-    ] {
-        if count > 0 {
-            text.push_str(&format!(", {}", output::count(count, of).replace("directorys", "directories")));
-        }
-    }
-    text
 }

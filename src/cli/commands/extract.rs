@@ -11,6 +11,7 @@ use unicode_normalization::UnicodeNormalization;
 use crate::archiver::extract::{extract, extract_to_stream};
 use crate::archiver::target::Target;
 use crate::archiver::{Error, Stop};
+use crate::cli::apart::refuse_inside;
 use crate::cli::args::ExtractArgs;
 use crate::cli::disk::table;
 use crate::cli::location::Location;
@@ -29,6 +30,9 @@ const CACHE: usize = 64 << 20;
 pub(in crate::cli) fn run(args: &ExtractArgs) -> anyhow::Result<()> {
     let location = Location::parse(Some(&args.location))?;
     let reference = Reference::parse(location.required_reference()?)?;
+    if let Some(target) = &args.target {
+        refuse_inside(target, &location.repository)?;
+    }
     let opened = Opened::at(&location.repository, &args.secrets)?;
     let archive = reference.resolve(&opened.archives)?;
     if archive.unconfirmed {

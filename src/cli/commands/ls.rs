@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::args::LsArgs;
 use crate::cli::inside::{Inner, Inside, archive, named};
-use crate::cli::output::{self, escaped, size};
+use crate::cli::output::{self, escaped, put_bytes, size};
 use crate::cli::repository::Opened;
 use crate::filesystem::path::{Place, expand, find};
 use crate::filesystem::{self, Entry, Filesystem, Kind, Metadata, Node, Time};
@@ -23,7 +23,7 @@ pub(in crate::cli) fn run(args: &LsArgs) -> anyhow::Result<()> {
     let (archive, part) = archive(&inside, &opened)?;
     let record = opened.repository.record(archive.id())?;
     let reader = ImageReader::new(opened.repository.clone(), CACHE);
-    let inner = Inner::new(&reader, &record, args.member.as_deref(), named(&inside, archive))?;
+    let inner = Inner::new(&reader, &record, args.member.as_deref(), named(&inside, archive, part))?;
     if part.is_none() && inside.path.is_none() && args.paths.is_empty() {
         return show_parts(&inner, args.json);
     }
@@ -282,36 +282,26 @@ fn document(place: &Place, found: &Metadata, target: Option<&[u8]>) -> Value {
         Kind::Block(..) => "block",
     };
     let mut document = json!({
-        "path": text(&path), "kind": kind, "size": found.size, "links": found.links, "node": place.node.0,
+        "kind": kind, "size": found.size, "links": found.links, "node": place.node.0,
         "mode": found.mode.map(|mode| format!("{mode:04o}")), "modified": moment(found.modified, "%Y-%m-%dT%H:%M:%S.%NZ"),
         "uid": found.owner.map(|(user, _)| user), "gid": found.owner.map(|(_, group)| group),
     });
-    if std::str::from_utf8(&path).is_err() {
-        document["path_hex"] = hex(&path).into();
-    }
+    put_bytes(&mut document, "path", &path);
     if let Some(target) = target {
-        document["target"] = text(target).into();
-        if std::str::from_utf8(target).is_err() {
-            document["target_hex"] = hex(target).into();
-        }
+        put_bytes(&mut document, "target", target);
     }
     if let Kind::Character(major, minor) | Kind::Block(major, minor) = found.kind {
         document["device"] = json!([major, minor]);
     }
     if !found.streams.is_empty() {
-        let stream = |(name, len): &(Vec<u8>, u64)| json!({ "name": escaped(name), "size": len });
+        let stream = |(name, len): &(Vec<u8>, u64)| {
+            let mut document = json!({ "size": len });
+            put_bytes(&mut document, "name", name);
+            document
+        };
         document["streams"] = found.streams.iter().map(stream).collect();
     }
     document
-}
-
-/// A name as it is; where it is no text, escaped for people, and programs take its hex form.
-fn text(name: &[u8]) -> String {
-    std::str::from_utf8(name).map_or_else(|_| escaped(name), str::to_owned)
-}
-
-fn hex(name: &[u8]) -> String {
-    name.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

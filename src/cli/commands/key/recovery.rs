@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use zeroize::Zeroizing;
 
 use super::{open, split, told_new};
+use crate::cli::apart::lies_in;
 use crate::cli::args::{KeyExportArgs, KeyImportArgs};
 use crate::cli::repository::Found;
 use crate::cli::secret::SecretArgs;
@@ -47,12 +48,7 @@ fn check_target(file: &Path, repository: &Path) -> anyhow::Result<()> {
     if file.symlink_metadata().is_ok() {
         bail!("{} exists; give the name of a new file", file.display());
     }
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let inside = match (parent.canonicalize(), repository.canonicalize()) {
-        (Ok(parent), Ok(repository)) => parent.starts_with(repository),
-        _ => false,
-    };
-    if inside {
+    if lies_in(file, repository) {
         bail!("{} lies in the repository, which these keys open: keep them elsewhere", file.display());
     }
     Ok(())
