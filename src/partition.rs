@@ -20,6 +20,7 @@ mod parts;
 #[cfg(test)]
 mod tests;
 mod types;
+pub(crate) mod update_sequence;
 
 use std::io;
 use std::ops::Range;

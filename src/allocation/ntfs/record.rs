@@ -2,6 +2,7 @@
 
 use super::super::Distrust;
 use crate::partition::bytes::Fields;
+use crate::partition::update_sequence::{self, Wrong};
 
 /// Kinds of attributes.
 pub(crate) const ATTRIBUTE_LIST: u32 = 0x20;
@@ -14,36 +15,21 @@ const END: u32 = 0xffff_ffff;
 
 /// Bytes of the longest name: 255 characters.
 pub(crate) const MAX_NAME: usize = 510;
-/// Every this many bytes, the last two are replaced by the record's count of writes.
-const STRIDE: usize = 512;
 /// Records that know their own number have their fix-ups behind it.
 const NUMBERED: u16 = 48;
 const FLAG_IN_USE: u16 = 1;
 /// Bytes that both kinds of attributes have at least.
 const MIN_ATTRIBUTE: usize = 24;
 
-/// Puts the bytes back that were replaced so that a torn write shows, in a structure that begins with a magic number and the place and number of those bytes.
+/// Puts back what was replaced in a structure of NTFS.
 ///
 /// # Errors
 /// If it was torn.
 pub(crate) fn put_back(bytes: &mut [u8]) -> Result<(), Distrust> {
-    let head = Fields(bytes);
-    let (at, count) = (usize::from(head.u16(4)), usize::from(head.u16(6)));
-    let strides = bytes.len() / STRIDE;
-    // The array itself must not reach into the bytes that were replaced.
-    if !bytes.len().is_multiple_of(STRIDE) || count != strides + 1 || at < 8 || at + 2 * count > STRIDE - 2 {
-        return Err(damaged());
-    }
-    let array = head.slice(at, 2 * count).to_vec();
-    let (mark, saved) = array.split_at(2);
-    for (stride, saved) in bytes.chunks_exact_mut(STRIDE).zip(saved.chunks_exact(2)) {
-        let replaced = &mut stride[STRIDE - 2..];
-        if replaced != mark {
-            return Err(Distrust::because("a write to its master file table or its log was torn"));
-        }
-        replaced.copy_from_slice(saved);
-    }
-    Ok(())
+    update_sequence::put_back(bytes).map_err(|wrong| match wrong {
+        Wrong::Nonsense => damaged(),
+        Wrong::Torn => Distrust::because("a write to its master file table or its log was torn"),
+    })
 }
 
 /// A record, put back.
@@ -138,34 +124,7 @@ pub(crate) fn damaged() -> Distrust {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Two strides with the count of writes 7, and `AB` and `CD` saved.
-    fn marked() -> Vec<u8> {
-        let mut bytes = vec![0; 1024];
-        bytes[..8].copy_from_slice(b"FILE\x30\0\x03\0");
-        bytes[48..54].copy_from_slice(b"\x07\0ABCD");
-        bytes[510] = 7;
-        bytes[1022] = 7;
-        bytes
-    }
-
-    #[test]
-    fn replaced_bytes_are_put_back() {
-        let mut bytes = marked();
-        put_back(&mut bytes).unwrap();
-        assert_eq!((&bytes[510..512], &bytes[1022..]), (&b"AB"[..], &b"CD"[..]));
-    }
-
-    #[test]
-    fn a_torn_write_shows() {
-        for (at, byte) in [(510, 8), (1023, 1), (48, 6), (6, 2), (4, 4), (5, 2)] {
-            let mut bytes = marked();
-            bytes[at] = byte;
-            assert!(put_back(&mut bytes).is_err(), "byte {at}");
-        }
-        assert!(put_back(&mut marked()[..1000]).is_err());
-        assert!(put_back(&mut []).is_err());
-    }
+    use crate::partition::update_sequence::tests::marked;
 
     #[test]
     fn attributes_end_or_are_damaged() {

@@ -3,6 +3,7 @@
 //! Source: the structures that ntfs-3g's `layout.h` documents. What does not fit is no label.
 
 use super::super::bytes::{Fields, Window, printable};
+use super::super::update_sequence::put_back;
 
 /// The record of `$Volume`.
 const VOLUME: u64 = 3;
@@ -10,8 +11,6 @@ const VOLUME: u64 = 3;
 const VOLUME_NAME: u32 = 0x60;
 /// Lengths of a record that are believed, in bytes.
 const RECORDS: std::ops::RangeInclusive<u64> = 512..=4096;
-/// Every this many bytes of a record, the last two were replaced.
-const STRIDE: usize = 512;
 /// The longest label in bytes; Windows allows 32 characters.
 const MAX_LABEL: usize = 256;
 
@@ -27,7 +26,10 @@ pub(super) fn label(window: &Window<'_>, boot: Fields<'_>) -> Option<String> {
     }
     let at = boot.u64(48).checked_mul(cluster)?.checked_add(VOLUME * record)?;
     let mut bytes = window.read_up_to(at, usize::try_from(record).ok()?).ok()?;
-    put_back(&mut bytes)?;
+    if !bytes.starts_with(b"FILE") {
+        return None;
+    }
+    put_back(&mut bytes).ok()?;
     volume_name(Fields(&bytes), bytes.len())
 }
 
@@ -37,25 +39,6 @@ fn clusters(byte: u8) -> u64 {
         shift @ -31..0 => 1 << -shift,
         _ => byte.into(),
     }
-}
-
-/// Puts back what was replaced at the end of every stride.
-fn put_back(record: &mut [u8]) -> Option<()> {
-    let head = Fields(record);
-    let (at, count) = (usize::from(head.u16(4)), usize::from(head.u16(6)));
-    if !head.has(0, b"FILE") || count != record.len() / STRIDE + 1 {
-        return None;
-    }
-    let saved = record.get(at..at + 2 * count)?.to_vec();
-    let (mark, saved) = saved.split_at(2);
-    for (stride, saved) in record.chunks_exact_mut(STRIDE).zip(saved.chunks_exact(2)) {
-        let replaced = stride.last_chunk_mut::<2>()?;
-        if replaced != mark {
-            return None;
-        }
-        replaced.copy_from_slice(saved);
-    }
-    Some(())
 }
 
 /// The value of the attribute that is the label.
