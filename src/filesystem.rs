@@ -111,6 +111,20 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Its name for programs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Link => "link",
+            Self::Fifo => "fifo",
+            Self::Socket => "socket",
+            Self::Character(..) => "character",
+            Self::Block(..) => "block",
+        }
+    }
+
     /// The letter that `ls -l` begins with.
     #[must_use]
     pub fn letter(self) -> char {

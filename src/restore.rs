@@ -71,6 +71,9 @@ pub trait Teller: Sync {
     /// This was not copied.
     fn failed(&self, path: &[u8], why: &str);
 
+    /// This is a device, pipe or socket, which was not asked for.
+    fn skipped(&self, path: &[u8], kind: Kind);
+
     /// The destination cannot hold this name; the file has another one there.
     fn renamed(&self, path: &[u8], name: &[u8]);
 

@@ -109,6 +109,10 @@ impl Teller for Heard {
         self.0.lock().expect("it works").push((path.to_vec(), format!("as {}", name.escape_ascii())));
     }
 
+    fn skipped(&self, path: &[u8], kind: Kind) {
+        self.0.lock().expect("it works").push((path.to_vec(), format!("skipped, a {}", kind.name())));
+    }
+
     fn unset(&self, path: &[u8], missing: &[Unset]) {
         let missing: Vec<_> = missing.iter().map(|one| format!("{:?}", one.what)).collect();
         self.0.lock().expect("it works").push((path.to_vec(), format!("without {}", missing.join(", "))));
@@ -313,8 +317,10 @@ fn names_of_one_file_are_links_and_its_times_come_back() {
         (2, Thing::Directory(vec![(b"c", 1), (b"pipe", 3)])),
         (3, Thing::Pipe),
     ]);
-    let summary = run(&things, &to, OPTIONS, &Heard::default()).expect("it works");
+    let heard = Heard::default();
+    let summary = run(&things, &to, OPTIONS, &heard).expect("it works");
     assert_eq!((summary.files, summary.hard_links, summary.skipped), (1, 2, 1));
+    assert_eq!(heard.of("/d/pipe"), "skipped, a fifo");
     let of = |name: &str| fs::metadata(to.join(name)).expect("it works");
     assert_eq!((of("a").ino(), of("a").ino(), of("a").nlink()), (of("b").ino(), of("d/c").ino(), 3));
     for name in ["a", "d"] {

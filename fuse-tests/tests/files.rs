@@ -443,3 +443,95 @@ fn a_damaged_pack_costs_only_the_files_in_it() {
     }
     assert!((1..=2).contains(&lost), "{lost} files are lost");
 }
+
+/// What `ntfs-3g` makes of things that Windows does not know, in both of its ways.
+#[test]
+fn links_devices_and_pipes_of_ntfs_are_what_they_are() {
+    requires!(fuse, root, "mkfs.ntfs", "ntfs-3g");
+    for options in ["special_files=interix", "special_files=wsl"] {
+        let sandbox = Sandbox::new();
+        let image = sandbox.path("ntfs.img");
+        empty_file(&image, 24 << 20);
+        tool!("mkfs.ntfs", "-q", "-F", "-f", &image);
+        let mounted = Mounted::ntfs(options, &image, &sandbox.mountpoint("fill"));
+        let odd = mounted.path().join("odd");
+        fs::create_dir(&odd).expect("mkdir");
+        // Longer than fits beside a record, and one that would lead out of the destination.
+        for (name, target) in
+            [("long", "ü/".repeat(300)), ("out", "../../../etc".into()), ("abs", "/etc/passwd".into())]
+        {
+            std::os::unix::fs::symlink(target, odd.join(name)).expect("symlink");
+        }
+        for (name, kind, device) in [
+            ("null", FileType::CharacterDevice, makedev(1, 3)),
+            ("far", FileType::BlockDevice, makedev(300, 70_000)),
+            ("pipe", FileType::Fifo, 0),
+            ("socket", FileType::Socket, 0),
+        ] {
+            mknodat(CWD, odd.join(name), kind, Mode::RUSR, device).expect("mknod");
+        }
+        // Files of the system that are nothing else, one of them hidden.
+        for (name, content, attributes) in
+            [("desktop.ini", "[x]", 0x24_u32), ("empty", "", 0x26), ("like", "IntxLNK\u{1}", 0x24)]
+        {
+            fs::write(odd.join(name), content).expect("write");
+            setxattr(odd.join(name), "system.ntfs_attrib_be", &attributes.to_be_bytes(), XattrFlags::empty())
+                .expect("setxattr");
+        }
+        mounted.unmount();
+        let mounted = Mounted::ntfs("ro,streams_interface=none", &image, &sandbox.mountpoint("look"));
+        let original = scan(mounted.path());
+        let numbers = |root: &Path, name: &str| fs::symlink_metadata(root.join(name)).expect("stat").rdev();
+        let devices = ["odd/null", "odd/far"].map(|name| numbers(mounted.path(), name));
+        mounted.unmount();
+        sandbox.back_up("x", &image);
+        let from = format!("{}:1:/", sandbox.reference("x"));
+        let to = sandbox.path("to");
+        run(sandbox.copal().args(["cp", "-r", "--devices", &from]).arg(&to));
+        let copied = scan(&to);
+        assert_eq!(["odd/null", "odd/far"].map(|name| numbers(&to, name)), devices);
+        let plain = |tree: &Tree| -> BTreeMap<Vec<u8>, (u32, Vec<u8>)> {
+            tree.iter()
+                .map(|(path, entry)| (path.clone(), (entry.mode & 0o170_000, entry.content.clone())))
+                .collect()
+        };
+        let (original, copied) = (plain(&original), plain(&copied));
+        assert_eq!(copied, original, "{options}");
+        assert_eq!(copied[&b"odd/out"[..]], (0o120_000, b"../../../etc".to_vec()));
+        assert_eq!(copied[&b"odd/empty"[..]].0, 0o100_000);
+        // Without being asked, no device is made, and each is told.
+        let to = sandbox.mountpoint("plain");
+        let output = sandbox.copal().args(["cp", "-r", "--json", &from]).arg(&to).output().expect("cp");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let skipped = report["skipped"].as_array().expect("a list").iter();
+        let mut skipped: Vec<_> =
+            skipped.filter_map(|one| Some((one["path"].as_str()?, one["kind"].as_str()?))).collect();
+        skipped.sort_unstable();
+        let expected = [
+            ("/odd/far", "block"),
+            ("/odd/null", "character"),
+            ("/odd/pipe", "fifo"),
+            ("/odd/socket", "socket"),
+        ];
+        assert_eq!(skipped, expected);
+        assert!(!to.join("odd/null").exists() && to.join("odd/abs").is_symlink());
+    }
+}
+
+#[test]
+fn ntfs_files_without_content_are_empty_and_not_damaged() {
+    requires!(root, "mkfs.ntfs");
+    let sandbox = Sandbox::plain();
+    let image = sandbox.path("ntfs.img");
+    empty_file(&image, 24 << 20);
+    tool!("mkfs.ntfs", "-q", "-F", "-f", &image);
+    sandbox.back_up("x", &image);
+    let to = sandbox.mountpoint("to");
+    let from = format!("{}:1:/", sandbox.reference("x"));
+    let output = sandbox.copal().args(["cp", "-r", "--all", &from]).arg(&to).output().expect("cp");
+    assert!(output.status.success(), "{output:?}");
+    for name in ["$Secure", "$Extend/$Quota", "$Extend/$ObjId", "$Extend/$Reparse", "$BadClus"] {
+        assert_eq!(fs::read(to.join(name)).expect("it is there"), b"", "{name}");
+    }
+    assert_eq!(fs::read(to.join("$MFTMirr")).expect("it is there").len(), 4096);
+}

@@ -1,15 +1,19 @@
 //! NTFS, as Windows since 2000 and `ntfs-3g` write it, whatever state it is in. Its log is not replayed.
 //!
-//! Files are shown by their long names. They have no modes and owners that mean something elsewhere. Files that Windows compresses itself are read; those that are encrypted, or
-//! kept elsewhere by a reparse point that is no link, are refused by themselves.
+//! Files are shown by their long names; those of Interix and of the Windows Subsystem for Linux are what they stand for. They have no modes and owners that mean
+//! something elsewhere. Files that Windows compresses itself are read; those that are encrypted, or kept elsewhere by a reparse point that is no link, are
+//! refused by themselves.
 
 mod file;
 mod index;
 mod lznt1;
 mod reparse;
+mod special;
 
 use self::file::File;
+use self::index::INDEX_ROOT;
 use self::reparse::Reparse;
+use self::special::Special;
 use super::content::{Content, Run, Store};
 use super::volume::Volume;
 use super::{Entry, Error, Filesystem, Kind, Metadata, Node, Result, Time, damaged};
@@ -26,6 +30,7 @@ const DIRTY: u16 = 1;
 
 const STANDARD_INFORMATION: u32 = 0x10;
 const REPARSE_POINT: u32 = 0xc0;
+const EXTENDED_ATTRIBUTES: u32 = 0xe0;
 
 /// Seconds from 1601, which Windows counts from, to 1970.
 const EPOCH: i64 = 11_644_473_600;
@@ -89,13 +94,68 @@ impl<'a> Ntfs<'a> {
         self.file(reference.number, Some(reference.sequence))
     }
 
-    /// What a file's reparse point says, if it has one.
-    fn reparse(&self, file: &File) -> Result<Option<Reparse>> {
-        match file.value(self, REPARSE_POINT)? {
-            Some(bytes) => Reparse::parse(&bytes).map(Some),
-            None => Ok(None),
-        }
+    /// What a file is.
+    fn meaning(&self, file: &File) -> Result<Meaning> {
+        let point = match file.value(self, REPARSE_POINT)? {
+            Some(bytes) => Some(Reparse::parse(&bytes)?),
+            None => None,
+        };
+        Ok(match point {
+            Some(Reparse::Link(target)) => Meaning::Link(target),
+            Some(Reparse::Other(tag)) => Meaning::Elsewhere(tag),
+            Some(Reparse::Special(kind)) if !file.is_directory => Meaning::Special(self.device(file, kind)?),
+            _ => match self.interix(file)? {
+                Some(Special::Link(target)) => Meaning::Link(target),
+                Some(Special::Node(kind)) => Meaning::Special(kind),
+                None => Meaning::Plain,
+            },
+        })
     }
+
+    /// A device with its numbers.
+    fn device(&self, file: &File, kind: Kind) -> Result<Kind> {
+        if !matches!(kind, Kind::Character(..) | Kind::Block(..)) {
+            return Ok(kind);
+        }
+        let attributes = file.value(self, EXTENDED_ATTRIBUTES)?.unwrap_or_default();
+        let numbers = special::device(&attributes);
+        let (major, minor) = numbers.ok_or_else(|| damaged("a device has no numbers"))?;
+        Ok(if matches!(kind, Kind::Block(..)) {
+            Kind::Block(major, minor)
+        } else {
+            Kind::Character(major, minor)
+        })
+    }
+
+    /// What a file is to Interix.
+    fn interix(&self, file: &File) -> Result<Option<Special>> {
+        let Some(len) = file.stream_len(b"").filter(|_| !file.is_directory) else { return Ok(None) };
+        let attributes = Fields(file.resident(STANDARD_INFORMATION).unwrap_or_default()).u32(32);
+        if !special::may_be(attributes, len) {
+            return Ok(None);
+        }
+        let content = match file.content(self, DATA, b"") {
+            // Encrypted, for one: whoever opens it is told.
+            Err(Error::Unsupported { .. }) | Ok(None) => return Ok(None),
+            content => content?,
+        };
+        let Some(content) = content.filter(|content| content.len() == len) else { return Ok(None) };
+        let mut bytes = vec![0; len as usize];
+        self.read(&content, 0, &mut bytes)?;
+        Ok(special::of_interix(&bytes))
+    }
+}
+
+/// What a file is, beyond what its record says.
+enum Meaning {
+    /// A file or directory.
+    Plain,
+    /// A link that leads there.
+    Link(Vec<u8>),
+    /// A device, pipe or socket.
+    Special(Kind),
+    /// Something whose content is elsewhere, by the tag of its reparse point.
+    Elsewhere(u32),
 }
 
 fn time(ticks: u64) -> Time {
@@ -122,16 +182,11 @@ impl Filesystem for Ntfs<'_> {
 
     fn metadata(&self, node: Node) -> Result<Metadata> {
         let file = self.opened(node)?;
-        let reparse = self.reparse(&file)?;
-        let kind = match &reparse {
-            Some(Reparse::Link(_)) => Kind::Link,
-            _ if file.is_directory => Kind::Directory,
-            _ => Kind::File,
-        };
-        let size = match (&reparse, kind) {
-            (Some(Reparse::Link(target)), _) => target.len() as u64,
-            (_, Kind::Directory) => 0,
-            _ => file.stream_len(b"").unwrap_or(0),
+        let (kind, size) = match self.meaning(&file)? {
+            Meaning::Link(target) => (Kind::Link, target.len() as u64),
+            Meaning::Special(kind) => (kind, 0),
+            _ if file.is_directory => (Kind::Directory, 0),
+            _ => (Kind::File, file.stream_len(b"").unwrap_or(0)),
         };
         let standard = Fields(file.resident(STANDARD_INFORMATION).unwrap_or_default());
         Ok(Metadata {
@@ -159,18 +214,23 @@ impl Filesystem for Ntfs<'_> {
     }
 
     fn target(&self, node: Node) -> Result<Vec<u8>> {
-        match self.reparse(&self.opened(node)?)? {
-            Some(Reparse::Link(target)) => Ok(target),
+        match self.meaning(&self.opened(node)?)? {
+            Meaning::Link(target) => Ok(target),
             _ => Err(damaged("a symbolic link is none")),
         }
     }
 
     fn open(&self, node: Node) -> Result<Content> {
         let file = self.opened(node)?;
-        if let Some(Reparse::Other(tag)) = self.reparse(&file)? {
+        if let Meaning::Elsewhere(tag) = self.meaning(&file)? {
             return Err(reparse::refused(tag));
         }
-        file.content(self, DATA, b"")?.ok_or_else(|| damaged("a file has no content"))
+        match file.content(self, DATA, b"")? {
+            Some(content) => Ok(content),
+            // The filesystem's own indexes ($Secure, $Quota) have no content by nature.
+            None if !file.is_directory && file.has(INDEX_ROOT) => Ok(Content::inline(Vec::new(), 0)),
+            None => Err(damaged("a file has no content")),
+        }
     }
 
     fn read(&self, content: &Content, offset: u64, buf: &mut [u8]) -> Result<()> {

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ftruncate, linkat, makedev, mknodat, openat, symlinkat};
+use rustix::io::Errno;
 
 use super::directory::{Directory, descend};
 use super::links::{Links, Turn};
@@ -62,8 +63,9 @@ pub(super) fn copy(run: &Run<'_>, job: &Job<'_>, buffer: &mut Vec<u8>) -> Result
         Kind::File if metadata.links > 1 => linked(run, job, &metadata, buffer),
         Kind::File => file(run, job, &metadata, buffer).map(drop),
         Kind::Link => link(run, job, &metadata),
-        _ if !run.options.devices => {
+        kind if !run.options.devices => {
             count(&run.counts.skipped, 1);
+            run.teller.skipped(&job.shown, kind);
             Ok(())
         }
         kind => special(run, job, &metadata, kind),
@@ -194,7 +196,14 @@ fn special(run: &Run<'_>, job: &Job<'_>, metadata: &Metadata, kind: Kind) -> Res
     if !run.options.dry_run {
         let fd = job.directory.fd()?;
         job.directory.publish(&job.name, &job.shown, |temporary| {
-            mknodat(fd, temporary, of, Mode::RUSR | Mode::WUSR, device)?;
+            mknodat(fd, temporary, of, Mode::RUSR | Mode::WUSR, device).map_err(|error| {
+                match (error, kind) {
+                    (Errno::PERM, Kind::Character(..) | Kind::Block(..)) => {
+                        io::Error::other("it is a device, which only root can make, and not everywhere")
+                    }
+                    (error, _) => error.into(),
+                }
+            })?;
             attributes::set_at(run, fd, temporary, job.node, metadata, &job.shown);
             let mode = Mode::from_raw_mode((metadata.mode.unwrap_or(0o600) & 0o777).into());
             Ok(rustix::fs::chmodat(fd, temporary, mode, AtFlags::empty())?)

@@ -272,17 +272,8 @@ fn moment(time: Time, format: &str) -> String {
 /// An entry for programs. Bytes that are not text are escaped as on a terminal, and the name is there in hex then, too.
 fn document(place: &Place, found: &Metadata, target: Option<&[u8]>) -> Value {
     let path = place.path();
-    let kind = match found.kind {
-        Kind::File => "file",
-        Kind::Directory => "directory",
-        Kind::Link => "link",
-        Kind::Fifo => "fifo",
-        Kind::Socket => "socket",
-        Kind::Character(..) => "character",
-        Kind::Block(..) => "block",
-    };
     let mut document = json!({
-        "kind": kind, "size": found.size, "links": found.links, "node": place.node.0,
+        "kind": found.kind.name(), "size": found.size, "links": found.links, "node": place.node.0,
         "mode": found.mode.map(|mode| format!("{mode:04o}")), "modified": moment(found.modified, "%Y-%m-%dT%H:%M:%S.%NZ"),
         "uid": found.owner.map(|(user, _)| user), "gid": found.owner.map(|(_, group)| group),
     });

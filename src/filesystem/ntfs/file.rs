@@ -248,6 +248,11 @@ impl File {
         named.map(|part| (bytes_of_utf16(&part.name), part.len())).collect()
     }
 
+    /// Whether it holds an attribute of a kind, by any name.
+    pub(super) fn has(&self, kind: u32) -> bool {
+        self.attributes.iter().any(|part| part.kind == kind)
+    }
+
     /// How many names it has, those for DOS not counted.
     pub(super) fn names(&self) -> u32 {
         let names = self.attributes.iter().filter(|part| {

@@ -10,7 +10,7 @@ use crate::partition::bytes::Fields;
 
 /// `$I30` in UTF-16: the index of names.
 const NAME: &[u8] = b"$\0I\x003\x000\0";
-const INDEX_ROOT: u32 = 0x90;
+pub(super) const INDEX_ROOT: u32 = 0x90;
 const INDEX_ALLOCATION: u32 = 0xa0;
 /// Where the index's own head stands in its root and in a block.
 const ROOT_HEAD: usize = 16;

@@ -1,12 +1,17 @@
-//! Reparse points: links of several kinds, and files that are kept elsewhere. No I/O.
+//! Reparse points: links of several kinds, what Linux knows and Windows does not, and files that are kept elsewhere. No I/O.
 
-use super::super::{Error, Result, bytes_of_utf16, unsupported};
+use super::super::{Error, Kind, Result, bytes_of_utf16, unsupported};
 use crate::partition::bytes::Fields;
 
 const MOUNT_POINT: u32 = 0xa000_0003;
 const SYMLINK: u32 = 0xa000_000c;
 /// Of the Windows Subsystem for Linux: the target in UTF-8.
 const LINUX_SYMLINK: u32 = 0xa000_001d;
+/// Others of it.
+const SOCKET: u32 = 0x8000_0023;
+const FIFO: u32 = 0x8000_0024;
+const CHARACTER: u32 = 0x8000_0025;
+const BLOCK: u32 = 0x8000_0026;
 /// Compressed by Windows with other methods than that of NTFS, and deduplicated.
 const OVERLAY: u32 = 0x8000_0017;
 const DEDUPLICATED: u32 = 0x8000_0013;
@@ -19,6 +24,8 @@ const CLOUD_MASK: u32 = 0xffff_0fff;
 pub(super) enum Reparse {
     /// A link to somewhere, with slashes for backslashes.
     Link(Vec<u8>),
+    /// A pipe or socket, or a device whose numbers stand elsewhere and are 0 here.
+    Special(Kind),
     /// Something else, by its tag.
     Other(u32),
 }
@@ -32,6 +39,10 @@ impl Reparse {
             MOUNT_POINT => windows(data, 8),
             SYMLINK => windows(data, 12),
             LINUX_SYMLINK => data.0.get(4..).unwrap_or_default().to_vec(),
+            SOCKET => return Ok(Self::Special(Kind::Socket)),
+            FIFO => return Ok(Self::Special(Kind::Fifo)),
+            CHARACTER => return Ok(Self::Special(Kind::Character(0, 0))),
+            BLOCK => return Ok(Self::Special(Kind::Block(0, 0))),
             tag => return Ok(Self::Other(tag)),
         };
         if target.is_empty() || target.contains(&0) {
@@ -89,6 +100,7 @@ mod tests {
         assert_eq!(Reparse::parse(&point(SYMLINK, &[0, 16, 16, 8, 0, 0], &names)).unwrap(), link("C:/a"));
         assert_eq!(Reparse::parse(&point(MOUNT_POINT, &[0, 16, 16, 0], &names)).unwrap(), link("C:/a"));
         assert_eq!(Reparse::parse(&point(LINUX_SYMLINK, &[2, 0], b"../x")).unwrap(), link("../x"));
+        assert_eq!(Reparse::parse(&point(FIFO, &[], b"")).unwrap(), Reparse::Special(Kind::Fifo));
         assert_eq!(Reparse::parse(&point(OVERLAY, &[], b"")).unwrap(), Reparse::Other(OVERLAY));
         assert!(Reparse::parse(&point(SYMLINK, &[0, 0xffff, 0, 0, 0, 0], b"")).is_err());
         assert!(Reparse::parse(&point(LINUX_SYMLINK, &[2, 0], b"a\0")).is_err());

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::cli::logger;
 use crate::cli::output::{count, escaped, put_bytes, size};
 use crate::cli::progress::Progress;
+use crate::filesystem::Kind;
 use crate::restore::{Fact, Summary, Teller, Unset};
 
 /// How many files are told one by one that were not copied, or have other names.
@@ -30,6 +31,7 @@ struct Heard {
     failed: List,
     renamed: List,
     unset: List,
+    skipped: List,
     /// Bytes of all documents, about.
     bytes: usize,
 }
@@ -70,6 +72,7 @@ impl Voice {
         let heard = self.heard.into_inner();
         json!({
             "failed": heard.failed.documents, "renamed": heard.renamed.documents, "not_set": heard.unset.documents,
+            "skipped": heard.skipped.documents,
         })
     }
 }
@@ -83,6 +86,15 @@ impl Teller for Voice {
         };
         let text = format!("{}: {why}", escaped(path));
         self.tell(|heard| &mut heard.failed, MAX_TOLD as u64, document, &text);
+    }
+
+    fn skipped(&self, path: &[u8], kind: Kind) {
+        let document = || {
+            let mut document = json!({ "kind": kind.name() });
+            put_bytes(&mut document, "path", path);
+            document
+        };
+        self.tell(|heard| &mut heard.skipped, 0, document, &escaped(path));
     }
 
     fn renamed(&self, path: &[u8], name: &[u8]) {
