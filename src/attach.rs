@@ -14,6 +14,7 @@
 pub mod directory;
 pub mod host;
 pub mod plan;
+pub mod salvage;
 pub mod setup;
 pub mod state;
 pub mod system;
@@ -69,9 +70,7 @@ pub enum Error {
     #[error("the archive cannot be served: {0}")]
     Server(String),
     /// A record is none.
-    #[error(
-        "the record {path} of an attach cannot be read: {reason}; take down by hand what 'mount' and 'losetup' show beneath /run/copal/attach, then delete that file"
-    )]
+    #[error("the record {path} of an attach cannot be read: {reason}; {}", advice(.path))]
     Record {
         /// Its path.
         path: PathBuf,
@@ -94,6 +93,19 @@ pub enum Error {
         /// What is wrong, and what to do.
         reason: String,
     },
+}
+
+/// How to get rid of a record that cannot be read.
+fn advice(path: &Path) -> String {
+    match state::id_of(path) {
+        Some(id) => format!("'copal detach {id}' takes down what can be found of it, and deletes that file"),
+        None => "it is none of Copal's by its name: delete it, if it is nobody else's".to_owned(),
+    }
+}
+
+/// The directory of an attach alone.
+fn run_directory(id: &str) -> PathBuf {
+    Path::new(RUN).join(id)
 }
 
 /// This module's results.

@@ -582,3 +582,116 @@ fn a_signal_takes_back_what_was_done() {
         attaches.run(&["detach", "--all"]);
     }
 }
+
+#[test]
+fn an_attach_without_a_record_that_can_be_read_is_named_and_taken_down_all_the_same() {
+    requires!(fuse, root, loop, "fs:ext4", "mkfs.ext4", losetup);
+    let sandbox = Sandbox::plain();
+    sandbox.back_up("ext4", &filesystem(&sandbox, "ext4"));
+    let attaches = Attaches::of(&sandbox);
+    let directory = sandbox.path("here");
+    let first = attaches.attach("ext4", &[directory.to_str().expect("text")]);
+    let others = ["one", "two"].map(|_| attaches.attach("ext4", &[]));
+    let record = |attached: &Value| attaches.records().join(format!("{}.json", id(attached)));
+    let damaged = fs::read(record(&first)).expect("a record");
+    fs::write(record(&first), &damaged[..damaged.len() / 2]).expect("write");
+    let listed = attaches.output(&["attached"]);
+    assert_eq!(listed.status.code(), Some(1), "{listed:?}");
+    assert!(said(&listed).contains(&format!("'copal detach {}' takes down what can be found", id(&first))));
+    assert!(said(&listed).contains(record(&first).to_str().expect("text")));
+    attaches.run(&["detach", id(&first)]);
+    assert_eq!(traces(id(&first)), Vec::<String>::new());
+    assert!(!record(&first).exists());
+    // The directory may have been there before.
+    assert_eq!(fs::read_dir(&directory).expect("it is there").count(), 0);
+    // All of them: one with a record of another version, one that is whole, and a file that is none.
+    let mut version: Value =
+        serde_json::from_slice(&fs::read(record(&others[0])).expect("a record")).expect("JSON");
+    version["version"] = 99.into();
+    fs::write(record(&others[0]), version.to_string()).expect("write");
+    let odd = attaches.records().join("odd.json");
+    fs::write(&odd, "{").expect("write");
+    let all = attaches.output(&["detach", "--all"]);
+    assert_eq!(all.status.code(), Some(1), "{all:?}");
+    assert!(said(&all).contains("odd.json") && said(&all).contains("delete it"), "{}", said(&all));
+    for attached in &others {
+        assert_eq!(traces(id(attached)), Vec::<String>::new());
+        let shown = attached["directory"].as_str().expect("text");
+        assert!(!Path::new(shown).exists() && !record(attached).exists());
+    }
+    fs::remove_file(odd).expect("remove");
+}
+
+#[test]
+fn what_was_mounted_over_an_attach_is_named_with_what_to_do() {
+    requires!(fuse, root, loop, "fs:ext4", "mkfs.ext4", losetup, mount, umount);
+    let sandbox = Sandbox::plain();
+    sandbox.back_up("ext4", &filesystem(&sandbox, "ext4"));
+    let attaches = Attaches::of(&sandbox);
+    let directory = sandbox.path("here");
+    let attached = attaches.attach("ext4", &[directory.to_str().expect("text")]);
+    tool!("mount", "-t", "tmpfs", "over", &directory);
+    let refused = attaches.output(&["detach", directory.to_str().expect("text")]);
+    let over = format!(
+        "{0} shows tmpfs of over now, which 'copal attach' has not mounted; 'umount {0}'",
+        directory.display()
+    );
+    let told = said(&refused);
+    tool!("umount", &directory);
+    assert!(
+        refused.status.code() == Some(2) && told.contains(&over) && !told.contains("try again"),
+        "{told}"
+    );
+    attaches.run(&["detach", directory.to_str().expect("text")]);
+    assert_eq!(traces(id(&attached)), Vec::<String>::new());
+}
+
+/// A LUKS of a version, in a file; the passphrase is `secret`.
+fn luks(path: &Path, version: &str) {
+    empty_file(path, 32 * MIB);
+    let args = ["luksFormat", "--batch-mode", "--type", version, "--pbkdf", "pbkdf2"];
+    let mut command = Command::new("cryptsetup");
+    command.args(args).args(["--pbkdf-force-iterations", "1000", "--key-file", "-"]).arg(path);
+    assert!(with_input(&mut command, "secret"));
+}
+
+/// Whether a program succeeds that reads this.
+fn with_input(command: &mut Command, input: &str) -> bool {
+    use std::io::Write;
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("it starts");
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("write");
+    child.wait().expect("it ends").success()
+}
+
+#[test]
+fn what_is_said_of_luks_opens_it() {
+    requires!(fuse, root, loop, losetup, cryptsetup);
+    let sandbox = Sandbox::plain();
+    let attaches = Attaches::of(&sandbox);
+    for version in ["luks1", "luks2"] {
+        luks(&sandbox.path(version), version);
+        sandbox.back_up(version, &sandbox.path(version));
+        let refused = attaches.output(&["attach", &sandbox.reference(version)]);
+        let table = String::from_utf8_lossy(&refused.stdout).into_owned();
+        assert!(
+            table.contains(
+                "'copal attach --no-mount' gives a DEVICE for 'cryptsetup open --readonly DEVICE NAME'"
+            ),
+            "{table}"
+        );
+        let attached = attaches.attach(version, &["--no-mount"]);
+        let part = &attached["partitions"][0];
+        let (device, note) =
+            (part["device"].as_str().expect("a device"), part["note"].as_str().expect("text"));
+        let said = note.split('\'').nth(1).expect("a command");
+        assert_eq!(said, format!("cryptsetup open --readonly {device} NAME"));
+        // As it is said, but for the mapping, which needs a device mapper.
+        let open = |passphrase| {
+            let mut words = said.split(' ');
+            let mut command = Command::new(words.next().expect("a program"));
+            with_input(command.args(words).args(["--test-passphrase", "--key-file", "-"]), passphrase)
+        };
+        assert!(open("secret") && !open("wrong"), "{version}");
+        attaches.run(&["detach", id(&attached)]);
+    }
+}

@@ -243,4 +243,8 @@ impl System for Host<'_> {
     fn release_group(&mut self, name: &str, devices: &[PathBuf]) -> Result<bool> {
         lvm::release(name, devices)
     }
+
+    fn active_groups(&self, prefix: &str) -> Vec<String> {
+        lvm::active(prefix)
+    }
 }

@@ -212,7 +212,9 @@ impl Setup<'_> {
             (Then::Volumes, Ok(_)) => return Ok(None),
             (_, Err(said)) => Shown::Failed(said.clone()),
             (Then::Nothing(reason), _) => Shown::Not(reason.clone()),
-            (Then::Left(note), _) => Shown::Device(note.clone()),
+            (Then::Left(note), Ok(Some(device))) => {
+                Shown::Device(note.replace("DEVICE ", &format!("{} ", device.display())))
+            }
             (Then::PartOf(name), _) => Shown::Not(format!("part of the btrfs on p{name}")),
             (Then::Mount(mount), Ok(Some(device))) => {
                 let others = mount.with.iter().filter_map(|other| devices[*other].clone()?.ok()).collect();

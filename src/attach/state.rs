@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, RUN, Result, failed};
+use super::{Error, Result, failed};
 
 /// The record's version; others are refused by their number.
 const VERSION: u32 = 1;
@@ -135,7 +135,7 @@ impl Record {
     /// The directory of this attach alone.
     #[must_use]
     pub fn run(&self) -> PathBuf {
-        Path::new(RUN).join(&self.id)
+        super::run_directory(&self.id)
     }
 
     /// Where the archive is served.
@@ -171,6 +171,13 @@ impl Record {
 /// Whether this may be the id of an attach, which becomes a part of paths.
 fn is_id(id: &str) -> bool {
     id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// The id of the attach whose record has this path, whatever is in it.
+#[must_use]
+pub fn id_of(path: &Path) -> Option<&str> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_suffix(".json").filter(|id| is_id(id))
 }
 
 /// A new id.

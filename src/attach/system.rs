@@ -196,4 +196,7 @@ pub trait System {
     /// # Errors
     /// If LVM is not there.
     fn release_group(&mut self, name: &str, devices: &[PathBuf]) -> Result<bool>;
+
+    /// The names of active groups that begin so.
+    fn active_groups(&self, prefix: &str) -> Vec<String>;
 }

@@ -24,9 +24,9 @@ pub enum Left {
         /// Who uses it.
         users: Vec<String>,
     },
-    /// It is not what was made, so it was left alone.
+    /// It is not what was made, or covers that, so it was left alone.
     Strange {
-        /// A mount.
+        /// Where it is mounted.
         what: PathBuf,
         /// What is there.
         found: String,
@@ -109,7 +109,7 @@ pub(crate) fn own_loops(system: &dyn System, record: &Record) -> Result<Vec<Loop
 }
 
 /// Whether a node is one of these loop devices, a partition of one, or a volume of the attach's groups.
-fn is_own(device: &Path, loops: &[LoopDevice], record: &Record) -> bool {
+pub(super) fn is_own(device: &Path, loops: &[LoopDevice], record: &Record) -> bool {
     let is_of = |whole: &LoopDevice| {
         let Ok(rest) = device.strip_prefix("/dev") else { return false };
         let Some(name) = whole.device.file_name() else { return false };
@@ -128,6 +128,21 @@ fn top(mounts: &[MountEntry], path: &Path) -> Option<MountEntry> {
     mounts.iter().rev().find(|mount| mount.path == path).cloned()
 }
 
+/// What was mounted over a directory above a mount later than that: its path leads elsewhere now.
+fn cover(mounts: &[MountEntry], path: &Path) -> Option<Left> {
+    let at = mounts.iter().rposition(|mount| mount.path == path)?;
+    let is_above = |mount: &&MountEntry| mount.path != path && path.starts_with(&mount.path);
+    mounts[at + 1..].iter().rev().find(is_above).map(strange)
+}
+
+fn strange(found: &MountEntry) -> Left {
+    Left::Strange { what: found.path.clone(), found: shown(found) }
+}
+
+fn shown(found: &MountEntry) -> String {
+    format!("{} of {}", found.kind, found.source.display())
+}
+
 fn list_mounts(system: &dyn System) -> Result<Vec<MountEntry>> {
     system.mounts().map_err(failed("read", Path::new("/proc/self/mountinfo")))
 }
@@ -136,11 +151,16 @@ fn unmount_all(system: &mut dyn System, record: &Record) -> Result<Vec<Left>> {
     let loops = own_loops(system, record)?;
     let mut left = Vec::new();
     for mount in record.mounts.iter().rev() {
-        let Some(found) = top(&list_mounts(system)?, &mount.path) else { continue };
+        let mounts = list_mounts(system)?;
+        let Some(found) = top(&mounts, &mount.path) else { continue };
+        if let Some(cover) = cover(&mounts, &mount.path) {
+            if !left.contains(&cover) {
+                left.push(cover);
+            }
+            continue;
+        }
         if found.source != mount.device || !is_own(&found.source, &loops, record) {
-            let what = mount.path.clone();
-            let found = format!("{} of {}", found.kind, found.source.display());
-            left.push(Left::Strange { what, found });
+            left.push(strange(&found));
             continue;
         }
         match system.unmount(&mount.path) {
@@ -198,10 +218,14 @@ fn end_server(system: &mut dyn System, record: &Record) -> Result<Vec<Left>> {
 }
 
 fn unmount_image(system: &mut dyn System, image: &Path) -> Result<Vec<Left>> {
-    while let Some(found) = top(&list_mounts(system)?, image) {
+    loop {
+        let mounts = list_mounts(system)?;
+        let Some(found) = top(&mounts, image) else { return Ok(Vec::new()) };
+        if let Some(cover) = cover(&mounts, image) {
+            return Ok(vec![cover]);
+        }
         if found.kind != MOUNT_TYPE {
-            let found = format!("{} of {}", found.kind, found.source.display());
-            return Ok(vec![Left::Strange { what: image.to_owned(), found }]);
+            return Ok(vec![strange(&found)]);
         }
         match system.unmount(image) {
             Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
@@ -211,7 +235,6 @@ fn unmount_image(system: &mut dyn System, image: &Path) -> Result<Vec<Left>> {
             done => done.map_err(failed("unmount", image))?,
         }
     }
-    Ok(Vec::new())
 }
 
 /// Directories that were made and are empty. One that is not stays, with what somebody put there.
@@ -224,7 +247,13 @@ fn remove_directories(system: &mut dyn System, record: &Record) -> Result<Vec<Le
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
                 left.push(Left::Stays { what: format!("{}, which is not empty,", directory.display()) });
             }
-            Err(error) => return Err(failed("remove", directory)(error)),
+            Err(error) => match top(&list_mounts(system)?, directory) {
+                Some(found) => {
+                    let (directory, found) = (directory.display(), shown(&found));
+                    left.push(Left::Stays { what: format!("{directory}, where {found} is mounted by now,") });
+                }
+                None => return Err(failed("remove", directory)(error)),
+            },
         }
     }
     Ok(left)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use self::machine::{Crash, Machine};
 use super::plan::{Disk, KnownFilesystems, Plan, Wishes, plan};
+use super::salvage::salvage;
 use super::setup::{Outcome, Shown, set_up};
 use super::state::{Record, Served};
 use super::teardown::{Left, take_down};
@@ -170,6 +171,66 @@ fn what_others_mounted_in_the_same_place_is_left_alone() {
     assert!(matches!(&report.left[..], [Left::Strange { what, .. }] if *what == path), "{report:?}");
     machine.unmount_of_others();
     assert!(detach(&mut machine));
+    machine.assert_only_others();
+}
+
+#[test]
+fn what_others_mounted_over_it_is_named() {
+    for above in ["/mnt/restore", "/mnt", "/run/copal"] {
+        let mut machine = Machine::new();
+        attach(&mut machine, false).unwrap();
+        machine.mount_of_others(Path::new(above), "tmpfs");
+        let mut record = machine.saved().unwrap();
+        let report = take_down(&mut machine, &mut record).unwrap();
+        let cover = Left::Strange { what: above.into(), found: "theirs of tmpfs".into() };
+        assert_eq!((report.gone, report.left), (false, vec![cover]), "{above}");
+        machine.unmount_of_others();
+        assert!(detach(&mut machine));
+        machine.assert_only_others();
+    }
+}
+
+#[test]
+fn a_directory_that_others_mounted_on_stays_with_a_reason() {
+    let mut machine = Machine::new();
+    attach(&mut machine, false).unwrap();
+    machine.unmounted_by_hand("/mnt/restore");
+    machine.mount_of_others(Path::new("/mnt/restore"), "tmpfs");
+    let mut record = machine.saved().unwrap();
+    let report = take_down(&mut machine, &mut record).unwrap();
+    let what = "/mnt/restore, where theirs of tmpfs is mounted by now,".to_owned();
+    assert_eq!((report.gone, report.left), (true, vec![Left::Stays { what }]));
+    assert!(machine.saved().is_none());
+    machine.unmount_of_others();
+    machine.remove_directory_by_hand("/mnt/restore");
+    machine.assert_only_others();
+}
+
+#[test]
+fn what_is_found_by_its_id_is_taken_down_without_a_record() {
+    for scan in [false, true] {
+        for trouble in [Machine::nothing, Machine::server_killed] {
+            let mut machine = Machine::new();
+            attach(&mut machine, scan).unwrap();
+            let id = machine.record_damaged();
+            trouble(&mut machine);
+            let mut found = salvage(&machine, &id).unwrap();
+            assert_eq!(found.mounts.len(), 4, "{found:?}");
+            let report = take_down(&mut machine, &mut found).unwrap();
+            assert_eq!((report.gone, report.left), (true, Vec::new()));
+            // Who made these, nobody knows.
+            for directory in ["/mnt/restore/vda", "/mnt/restore/vdb", "/mnt/restore"] {
+                machine.remove_directory_by_hand(directory);
+            }
+            machine.assert_only_others();
+        }
+    }
+    // Of one of which nothing is left, nothing is touched.
+    let mut machine = Machine::new();
+    machine.make_directory_by_hand("/mnt/other");
+    let mut found = salvage(&machine, "0badcafe").unwrap();
+    assert!(take_down(&mut machine, &mut found).unwrap().gone);
+    machine.remove_directory_by_hand("/mnt/other");
     machine.assert_only_others();
 }
 

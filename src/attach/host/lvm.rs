@@ -2,6 +2,7 @@
 //!
 //! Each of them is told which devices there are (`--devices`), so that it neither sees the host's groups nor is in doubt between two copies of one.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -101,6 +102,21 @@ fn nodes(name: &str) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(is_of).collect()
 }
 
+/// The groups of active volumes whose names begin so, which nodes of device mapper tell: group and volume with a dash between, and two for each dash in either.
+pub(super) fn active(prefix: &str) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir("/dev/mapper").into_iter().flatten().flatten() {
+        found.extend(group_of(&entry.file_name().to_string_lossy()).filter(|name| name.starts_with(prefix)));
+    }
+    found.into_iter().collect()
+}
+
+fn group_of(node: &str) -> Option<String> {
+    let node = node.replace("--", "/");
+    let (group, _) = node.split_once('-')?;
+    Some(group.replace('/', "-"))
+}
+
 pub(super) fn release(name: &str, devices: &[PathBuf]) -> Result<bool> {
     if nodes(name).is_empty() {
         return Ok(true);
@@ -117,4 +133,20 @@ pub(super) fn release(name: &str, devices: &[PathBuf]) -> Result<bool> {
         }
     }
     Ok(nodes(name).is_empty() && !Path::new("/dev").join(name).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_told_from_their_volumes() {
+        for (node, group) in [
+            ("copal_0badcafe_vg0-root", Some("copal_0badcafe_vg0")),
+            ("copal_0badcafe_my--group-a--b", Some("copal_0badcafe_my-group")),
+            ("control", None),
+        ] {
+            assert_eq!(group_of(node).as_deref(), group, "{node}");
+        }
+    }
 }

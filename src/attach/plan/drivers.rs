@@ -70,7 +70,10 @@ impl Kind {
     /// Why it is not mounted, and what to do instead.
     pub(super) fn reason(self, filesystem: &str) -> String {
         match self {
-            Self::Luks => "encrypted with LUKS; 'copal attach --no-mount' gives a device for 'cryptsetup open --readonly'".into(),
+            Self::Luks => {
+                "encrypted with LUKS; 'copal attach --no-mount' gives a DEVICE for 'cryptsetup open --readonly DEVICE NAME'"
+                    .into()
+            }
             Self::Lvm => "a physical volume of LVM; 'copal attach --lvm' mounts its volumes under a new name".into(),
             Self::Raid => "a member of a RAID array; 'copal attach --no-mount' gives a device for 'mdadm --assemble --readonly'".into(),
             Self::Swap => "swap space".into(),
@@ -80,10 +83,12 @@ impl Kind {
         }
     }
 
-    /// What to do with its device.
+    /// What to do with its device, which is called `DEVICE ` there if it is to be put in.
     pub(super) fn by_hand(self) -> &'static str {
         match self {
-            Self::Luks => "cryptsetup open --readonly DEVICE NAME",
+            Self::Luks => {
+                "'cryptsetup open --readonly DEVICE NAME', then 'mount -o ro /dev/mapper/NAME DIR'; before the detach 'umount DIR' and 'cryptsetup close NAME'"
+            }
             Self::Lvm => {
                 "has the ids of its original: see 'LVM inside an image' in docs/recipes.md, or --lvm"
             }

@@ -116,7 +116,7 @@ fn an_overlay_makes_everything_writable_that_can_be() {
 #[test]
 fn what_holds_others_gets_no_device_and_an_explanation() {
     let kinds = [
-        ("crypto_LUKS", "cryptsetup"),
+        ("crypto_LUKS", "'cryptsetup open --readonly DEVICE NAME'"),
         ("LVM2_member", "--lvm"),
         ("linux_raid_member", "mdadm"),
         ("swap", "swap"),

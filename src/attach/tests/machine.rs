@@ -146,6 +146,22 @@ impl Machine {
         self.mounts.retain(|mount| mount.kind != "theirs");
     }
 
+    pub(super) fn unmounted_by_hand(&mut self, below: &str) {
+        self.mounts.retain(|mount| !mount.path.starts_with(below));
+    }
+
+    pub(super) fn record_damaged(&mut self) -> String {
+        self.records.pop_first().unwrap().0
+    }
+
+    pub(super) fn make_directory_by_hand(&mut self, path: &str) {
+        self.directories.insert(path.into());
+    }
+
+    pub(super) fn remove_directory_by_hand(&mut self, path: &str) {
+        assert!(self.directories.remove(Path::new(path)));
+    }
+
     pub(super) fn put_file(&mut self, directory: &str) {
         self.files.insert(Path::new(directory).join("file"));
     }
@@ -318,6 +334,8 @@ impl System for Machine {
         let at =
             self.mounts.iter().rposition(|mount| mount.path == path).expect("something is mounted there");
         assert!(self.mounts[at].kind != "theirs" && at > 0, "that is somebody else's");
+        let covers = |later: &MountEntry| later.path != path && path.starts_with(&later.path);
+        assert!(!self.mounts[at + 1..].iter().any(covers), "its path leads elsewhere");
         if self.is_busy(&self.mounts[at]) {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
@@ -356,5 +374,9 @@ impl System for Machine {
         }
         self.own(format!("no group {name}"), |machine| drop(machine.groups.remove(name)))?;
         Ok(true)
+    }
+
+    fn active_groups(&self, prefix: &str) -> Vec<String> {
+        self.groups.keys().filter(|name| name.starts_with(prefix)).cloned().collect()
     }
 }

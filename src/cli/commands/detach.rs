@@ -5,20 +5,26 @@ use std::path::Path;
 use anyhow::{Context, bail};
 
 use super::attach::store;
+use crate::attach::Error;
 use crate::attach::host::{Host, boot_id};
-use crate::attach::state::{Record, Store};
+use crate::attach::salvage::salvage;
+use crate::attach::state::{Record, Store, id_of};
 use crate::attach::teardown::{Left, Report, take_down};
 use crate::cli::args::DetachArgs;
-use crate::cli::output;
+use crate::cli::{logger, output};
 
 pub(in crate::cli) fn run(args: &DetachArgs) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("only root may detach, as only root may attach");
     }
     let store = store();
-    let records = records(&store)?;
-    let Some(what) = &args.what else { return all(&store, &records) };
+    let (records, strange) = known(&store)?;
+    let Some(what) = &args.what else {
+        strange.iter().for_each(|error| log::warn!("{error}"));
+        return all(&store, &records);
+    };
     let Some(record) = records.iter().find(|record| is_meant(record, what)) else {
+        strange.iter().for_each(|error| log::warn!("{error}"));
         bail!("nothing is attached as {}; 'copal attached' lists what is", what.display());
     };
     if one(&store, &record.id)? { Ok(()) } else { bail!("{} stays attached for now", what.display()) }
@@ -34,6 +40,30 @@ pub(super) fn records(store: &Store) -> anyhow::Result<Vec<Record>> {
         }
     }
     Ok(records)
+}
+
+/// All records; in place of those that cannot be read, what is found of their attaches. And what is no record at all.
+fn known(store: &Store) -> anyhow::Result<(Vec<Record>, Vec<Error>)> {
+    let (mut records, mut strange) = (Vec::new(), Vec::new());
+    for record in store.list()? {
+        match record {
+            Ok(record) => records.push(record),
+            Err(error) => match unreadable(&error) {
+                Some(id) => match salvage(&Host::without_server(store.clone()), id) {
+                    Ok(found) => records.push(found),
+                    Err(error) => strange.push(error),
+                },
+                None => strange.push(error),
+            },
+        }
+    }
+    Ok((records, strange))
+}
+
+/// The attach of a record that cannot be read.
+fn unreadable(error: &Error) -> Option<&str> {
+    let Error::Record { path, .. } = error else { return None };
+    id_of(path)
 }
 
 /// Whether an attach goes by this name: its directory, one of its devices or mounts, or its id.
@@ -69,9 +99,21 @@ fn all(store: &Store, records: &[Record]) -> anyhow::Result<()> {
 /// Takes down an attach; whether it is gone.
 fn one(store: &Store, id: &str) -> anyhow::Result<bool> {
     let _lock = store.lock(id)?;
-    // It may have changed, or gone, before it was locked.
-    let Some(mut record) = store.load(id)? else { return Ok(true) };
     let mut host = Host::without_server(store.clone());
+    // It may have changed, or gone, before it was locked.
+    let mut record = match store.load(id) {
+        Ok(None) => return Ok(true),
+        Ok(Some(record)) => record,
+        Err(error) => match unreadable(&error) {
+            Some(id) => {
+                logger::line(&format!(
+                    "copal: the record of {id} cannot be read; what is found of it by its id is taken down"
+                ));
+                salvage(&host, id)?
+            }
+            None => return Err(error.into()),
+        },
+    };
     let report: Report = take_down(&mut host, &mut record)
         .with_context(|| format!("{} is not taken down in full; try again", record.directory.display()))?;
     tell(&record, &report.left);
@@ -93,9 +135,9 @@ pub(super) fn tell(record: &Record, left: &[Left]) {
                 );
             }
             Left::Strange { what, found } => log::warn!(
-                "{} shows {found} now, which 'copal attach' has not mounted; unmount that, then 'copal detach {}'",
-                what.display(),
-                record.id
+                "{what} shows {found} now, which 'copal attach' has not mounted; 'umount {what}' ends that, then 'copal detach {id}' takes down the rest",
+                what = what.display(),
+                id = record.id
             ),
             Left::Stays { what } => log::warn!("{what} stays"),
         }
