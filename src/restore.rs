@@ -9,6 +9,7 @@
 mod attributes;
 mod contents;
 mod directory;
+mod leftovers;
 mod links;
 mod names;
 mod tree;
@@ -140,6 +141,8 @@ pub struct Summary {
     pub left_attributes: u64,
     /// Names that the destination cannot hold.
     pub renamed: u64,
+    /// Temporary files of killed runs that were removed.
+    pub swept: u64,
     /// What was not copied.
     pub failed: u64,
 }
@@ -164,6 +167,7 @@ struct Counts {
     left_identities: AtomicU64,
     left_attributes: AtomicU64,
     renamed: AtomicU64,
+    swept: AtomicU64,
     failed: AtomicU64,
 }
 
@@ -192,6 +196,7 @@ impl Counts {
             left_identities: of(&self.left_identities),
             left_attributes: of(&self.left_attributes),
             renamed: of(&self.renamed),
+            swept: of(&self.swept),
             failed: of(&self.failed),
         }
     }

@@ -462,3 +462,47 @@ impl Filesystem for Attributed {
         self.0.read(content, offset, buf)
     }
 }
+
+#[test]
+fn what_a_killed_run_left_is_removed_and_nothing_else() {
+    use rustix::fs::{CWD, FileType, FlockOperation, Mode, flock, mknodat};
+    let (_place, to, _) = place();
+    let mut ended = std::process::Command::new("true").spawn().expect("it works");
+    let dead = ended.id();
+    ended.wait().expect("it works");
+    let name = |process: u32, number: u32| format!(".copal-{process:x}-0123456789abcdef-{number}");
+    let inner = to.join("d");
+    fs::create_dir(&inner).expect("it works");
+    let leave = || {
+        for directory in [&to, &inner] {
+            fs::write(directory.join(name(dead, 0)), "half").expect("it works");
+        }
+        std::os::unix::fs::symlink("x", to.join(name(dead, 1))).expect("it works");
+        mknodat(CWD, to.join(name(dead, 2)), FileType::Fifo, Mode::RUSR, 0).expect("it works");
+    };
+    let stays = [name(std::process::id(), 9), ".copal-AbCdEf".into(), format!(".copal-{dead:x}-1-0")];
+    stays.iter().for_each(|name| fs::write(to.join(name), "").expect("it works"));
+    fs::create_dir(to.join(name(dead, 3))).expect("it works");
+    let things = made([
+        (0, Thing::Directory(vec![(b"a", 2), (b"d", 1)])),
+        (1, Thing::Directory(vec![(b"b", 2)])),
+        (2, Thing::File(b"new".to_vec())),
+    ]);
+    leave();
+    let before = below(&to);
+    // Somebody else copies there.
+    let others = [fs::File::open(&to), fs::File::open(&inner)].map(|opened| opened.expect("it works"));
+    others.iter().for_each(|other| flock(other, FlockOperation::LockShared).expect("it works"));
+    let summary = run(&things, &to, OPTIONS, &Heard::default()).expect("it works");
+    assert_eq!((summary.swept, below(&to).len()), (0, before.len() + 2));
+    drop(others);
+    let options = Options { force: true, ..OPTIONS };
+    let dry = Options { dry_run: true, ..options };
+    assert_eq!(run(&things, &to, dry, &Heard::default()).expect("it works").swept, 0);
+    let summary = run(&things, &to, options, &Heard::default()).expect("it works");
+    assert_eq!((summary.swept, summary.failed), (4, 0));
+    let mut left: Vec<String> = stays.into_iter().chain([name(dead, 3)]).collect();
+    left.extend(["a", "d", "d/b"].map(str::to_owned));
+    left.sort();
+    assert_eq!(below(&to), left);
+}

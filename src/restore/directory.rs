@@ -1,7 +1,7 @@
 //! A directory of the destination, held open while anything is made in it, and where names become visible.
 //!
 //! All is done by names without slashes beneath an open descriptor, and no link is followed. A directory that this run made gets its mode, owner and times when the last
-//! one who makes something in it is done: when it is dropped.
+//! one who makes something in it is done: when it is dropped. What killed runs left is removed when a directory is opened.
 
 use std::ffi::OsStr;
 use std::io;
@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, fstat, linkat, mkdirat, openat, renameat,
@@ -17,6 +16,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::leftovers::{claim, temporary};
 use super::names::{portable, possible, short};
 use super::tree::Run;
 use super::{attributes, count};
@@ -45,6 +45,8 @@ impl<'r> Directory<'r> {
             true => None,
             false => Some(openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?),
         };
+        let swept = fd.as_ref().map_or(0, |fd| claim(fd.as_fd(), false));
+        count(&run.counts.swept, swept);
         Ok(Self { run, fd, path: Vec::new(), finish: None, _above: None })
     }
 
@@ -80,6 +82,7 @@ impl<'r> Directory<'r> {
                 return Err(io::Error::other("the repository itself lies there"));
             }
         }
+        count(&run.counts.swept, claim(fd.as_fd(), made));
         let finish = made.then(|| (node, metadata, shown.to_vec()));
         Ok(Self { run, path: self.path_of(&name), fd: Some(fd), finish, _above: above })
     }
@@ -207,16 +210,6 @@ impl Drop for Directory<'_> {
             attributes::set(self.run, fd.as_fd(), node, &metadata, &shown);
         }
     }
-}
-
-/// A name that nobody else uses.
-fn temporary() -> String {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let mut random = [0; 8];
-    // Without random numbers, a name that is taken is an error and no more.
-    let _ = getrandom::fill(&mut random);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    format!(".copal-{:x}-{:016x}-{number:x}", std::process::id(), u64::from_le_bytes(random))
 }
 
 /// Opens a directory by its path in the destination, without following any link.

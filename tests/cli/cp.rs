@@ -240,3 +240,26 @@ fn nothing_is_copied_into_the_repository() {
     assert_eq!(place.tree("repo"), stored);
     assert!(stored.len() > before.len());
 }
+
+#[test]
+fn a_killed_copy_is_cleaned_up_after_by_the_next() {
+    let Some(place) = with_disk() else { return };
+    // Killed while it holds a temporary name: when it tries to give a file its own.
+    let kill = "strace -f -o trace -e trace=renameat2 -e inject=renameat2:signal=KILL \"$COPAL\"";
+    if !can("strace", place.shell("command -v strace").end().code == 0) {
+        return;
+    }
+    place.shell("mkdir to").ok();
+    let left = || -> Vec<_> {
+        let names = place.tree("to").into_iter().map(|(path, _)| path);
+        names.filter(|path| path.to_string_lossy().contains("/.copal-")).collect()
+    };
+    assert_ne!(place.shell(&format!("{kill} cp -r repo::disk:2:/etc to")).end().code, 0);
+    let first = left();
+    assert!(!first.is_empty(), "nothing was killed while it had a temporary file");
+    let done = place.copal("cp -r repo::disk:2:/etc to --force").end();
+    assert_eq!(done.code, 0, "{done}");
+    assert!(done.stderr.contains("of a 'copal cp' that was killed removed"), "{done}");
+    assert!(left().is_empty(), "{:?}", left());
+    assert_eq!(place.read("to/etc/hosts"), place.read("from/etc/hosts"));
+}

@@ -158,7 +158,9 @@ pub(super) fn tell(summary: &Summary, no_owner: bool) {
     if summary.unset > 0 {
         log::warn!("{}", unset(summary));
     }
-    for note in [left(summary, no_owner), skipped(summary), streams(summary)].into_iter().flatten() {
+    for note in
+        [left(summary, no_owner), skipped(summary), streams(summary), swept(summary)].into_iter().flatten()
+    {
         logger::line(&format!("copal: {note}"));
     }
 }
@@ -214,6 +216,12 @@ fn streams(summary: &Summary) -> Option<String> {
     (summary.streams > 0).then_some(text)
 }
 
+fn swept(summary: &Summary) -> Option<String> {
+    let files = count(summary.swept, "temporary file");
+    (summary.swept > 0)
+        .then(|| format!("{files} of a 'copal cp' that was killed removed from the destination"))
+}
+
 /// The numbers for programs.
 pub(super) fn counts(summary: &Summary) -> Value {
     json!({
@@ -222,7 +230,7 @@ pub(super) fn counts(summary: &Summary) -> Value {
         "owners_not_set": summary.unset_owners + summary.left_owners, "modes_not_set": summary.unset_modes,
         "times_not_set": summary.unset_times,
         "attributes_not_set": summary.unset_attributes + summary.left_attributes,
-        "set_id_bits_not_set": summary.left_identities, "incomplete": summary.unset, "renamed": summary.renamed,
+        "set_id_bits_not_set": summary.left_identities, "incomplete": summary.unset, "renamed": summary.renamed, "leftovers_removed": summary.swept,
         "failed": summary.failed,
     })
 }
