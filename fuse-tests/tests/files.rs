@@ -535,3 +535,49 @@ fn ntfs_files_without_content_are_empty_and_not_damaged() {
     }
     assert_eq!(fs::read(to.join("$MFTMirr")).expect("it is there").len(), 4096);
 }
+
+#[test]
+fn a_destination_without_links_and_owners_is_told_of_by_name() {
+    requires!(fuse, root, loop, "fs:ext4", "mkfs.ext4", losetup, mount, "mkfs.exfat", "mount.exfat-fuse");
+    let sandbox = Sandbox::plain();
+    let image = filled(&sandbox, "ext4", 64 << 20, &["-b", "4096"], |root| {
+        std::os::unix::fs::symlink("../away", root.join("link")).expect("symlink");
+        for number in 0..30 {
+            let path = root.join(format!("{number}"));
+            fs::write(&path, "content").expect("write");
+            std::os::unix::fs::chown(&path, Some(1000 + number), None).expect("chown");
+        }
+    });
+    sandbox.back_up("x", &image);
+    let target = sandbox.path("exfat.img");
+    empty_file(&target, 48 << 20);
+    tool!("mkfs.exfat", &target);
+    let directory = sandbox.mountpoint("to");
+    let device = LoopDevice::writable(&target);
+    tool!("mount.exfat-fuse", device.path(), &directory);
+    let mounted = Mounted::over(&directory);
+    let from = format!("{}:1:/", sandbox.reference("x"));
+    let output =
+        sandbox.copal().args(["cp", "-r", "--json", &from]).arg(mounted.path()).output().expect("cp");
+    let copied = fs::read(mounted.path().join("7")).expect("it is there");
+    mounted.unmount();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((copied, output.status.code()), (b"content".to_vec(), Some(1)), "{said}");
+    assert!(
+        said.contains(
+            "/link: cannot write it: the destination has no symbolic links; it leads to \"../away\""
+        ),
+        "{said}"
+    );
+    assert_eq!(report["copied"]["failed"], 1, "{report:#}");
+    let owner = |entry: &serde_json::Value| {
+        let missing = entry["missing"].as_array().expect("a list");
+        missing.iter().find(|one| one["what"] == "owner").and_then(|one| one["uid"].as_u64())
+    };
+    let listed = report["not_set"].as_array().expect("a list");
+    let seventh = listed.iter().find(|entry| entry["path"] == "/7").unwrap_or_else(|| panic!("{report:#}"));
+    assert_eq!(owner(seventh), Some(1007), "{report:#}");
+    assert!(listed.len() >= 30 && said.matches("is copied without").count() == 20, "{said}");
+    assert!(said.contains("20 of them are named here"), "{said}");
+}

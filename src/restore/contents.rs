@@ -177,13 +177,25 @@ fn link(run: &Run<'_>, job: &Job<'_>, metadata: &Metadata) -> Result<(), Failure
     if !run.options.dry_run {
         let fd = job.directory.fd()?;
         job.directory.publish(&job.name, &job.shown, |temporary| {
-            symlinkat(OsStr::from_bytes(&target), fd, temporary)?;
+            symlinkat(OsStr::from_bytes(&target), fd, temporary)
+                .map_err(|error| unknown_link(error, &target))?;
             attributes::set_at(run, fd, temporary, job.node, metadata, &job.shown);
             Ok(())
         })?;
     }
     count(&run.counts.links, 1);
     Ok(())
+}
+
+/// What is said where the destination knows no symbolic links.
+fn unknown_link(error: Errno, target: &[u8]) -> io::Error {
+    match error {
+        Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP => {
+            let target = String::from_utf8_lossy(target);
+            io::Error::other(format!("the destination has no symbolic links; it leads to {target:?}"))
+        }
+        error => error.into(),
+    }
 }
 
 fn special(run: &Run<'_>, job: &Job<'_>, metadata: &Metadata, kind: Kind) -> Result<(), Failure> {
