@@ -1,5 +1,6 @@
 //! `copal attach` and `copal detach` on this machine: filesystems that its kernel has, and everything that goes wrong.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -441,6 +442,37 @@ fn what_others_mounted_over_it_is_left_alone() {
 /// The server of an attach.
 fn server(attaches: &Attaches<'_>) -> u32 {
     attaches.listed()[0]["server"]["pid"].as_u64().and_then(|pid| pid.try_into().ok()).expect("a server")
+}
+
+#[test]
+fn detach_touches_nothing_while_the_server_is_stopped() {
+    requires!(fuse, root, loop, "fs:ext4", "mkfs.ext4");
+    let sandbox = Sandbox::plain();
+    sandbox.back_up("web01", &filesystem(&sandbox, "ext4"));
+    let attaches = Attaches::of(&sandbox);
+    let _attached = attaches.attach("web01", &[]);
+    let pid = server(&attaches);
+    signal(pid, Signal::STOP);
+    let detached = attaches.output(&["detach", "--all"]);
+    signal(pid, Signal::CONT);
+    assert!(!detached.status.success());
+    assert!(said(&detached).contains(&format!("kill -CONT {pid}")), "{}", said(&detached));
+    attaches.run(&["detach", "--all"]);
+}
+
+#[test]
+fn attaches_of_one_archive_at_once_show_it_in_different_places() {
+    requires!(fuse, root, loop, "fs:ext4", "mkfs.ext4");
+    let sandbox = Sandbox::plain();
+    sandbox.back_up("web01", &filesystem(&sandbox, "ext4"));
+    let attaches = Attaches::of(&sandbox);
+    let attached: Vec<Value> = std::thread::scope(|scope| {
+        let started = [(); 4].map(|()| scope.spawn(|| attaches.attach("web01", &[])));
+        started.into_iter().map(|one| one.join().expect("it is attached")).collect()
+    });
+    let places: BTreeSet<&str> = attached.iter().filter_map(|one| one["directory"].as_str()).collect();
+    assert_eq!(places.len(), 4, "{attached:?}");
+    attaches.run(&["detach", "--all"]);
 }
 
 #[test]

@@ -169,6 +169,10 @@ impl System for Host<'_> {
         servers::find(on)
     }
 
+    fn is_stopped(&self, server: Process) -> bool {
+        servers::is_stopped(server)
+    }
+
     fn end_server(&mut self, server: Process) -> bool {
         servers::end(server)
     }

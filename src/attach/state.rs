@@ -216,11 +216,7 @@ impl Store {
     /// # Errors
     /// [`Error::Locked`] if another process has it.
     pub fn lock(&self, id: &str) -> Result<Lock> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.path)
-            .map_err(failed("make", &self.path))?;
+        self.make()?;
         let path = self.path.join(format!("{id}.lock"));
         let open = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
         let file = open.map_err(failed("open", &path))?;
@@ -229,6 +225,21 @@ impl Store {
             Err(TryLockError::WouldBlock) => Err(Error::Locked { path }),
             Err(TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
         }
+    }
+
+    /// Takes, as soon as nobody has it, the right to see which directories are taken and to write down that another one is.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn lock_directories(&self) -> Result<Lock> {
+        self.make()?;
+        let locked = File::open(&self.path).and_then(|store| store.lock().map(|()| store));
+        locked.map(Lock).map_err(failed("lock", &self.path))
+    }
+
+    fn make(&self) -> Result<()> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
+        made.map_err(failed("make", &self.path))
     }
 
     /// Writes a record in place of what is there. When it returns, it is on disk.

@@ -125,6 +125,9 @@ pub trait System {
     /// The processes that serve, or are about to serve, on a directory.
     fn servers(&self, on: &Path) -> Vec<Process>;
 
+    /// Whether a server is stopped, as by a signal: nothing gets through it then, and nothing that waits for it can be killed.
+    fn is_stopped(&self, server: Process) -> bool;
+
     /// Waits until a server has ended, which it does when its mount is gone; asks it to where that takes long. Whether it has.
     fn end_server(&mut self, server: Process) -> bool;
 

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::state::{LoopRecord, Record};
+use super::state::{LoopRecord, Process, Record};
 use super::system::{LoopDevice, System};
 use super::{Result, failed};
 use crate::fuse::mountpoint::{MOUNT_TYPE, MountEntry};
@@ -30,6 +30,11 @@ pub enum Left {
         what: PathBuf,
         /// What is there.
         found: String,
+    },
+    /// The server was stopped by a signal, so that nothing was touched: an unmount would wait for it, and could not be killed.
+    Stopped {
+        /// The server.
+        server: Process,
     },
     /// It is still there, for nobody knows which reason.
     Stays {
@@ -82,13 +87,19 @@ fn take_down_devices(system: &mut dyn System, record: &mut Record) -> Result<Vec
 }
 
 fn take_steps(system: &mut dyn System, record: &Record) -> Result<Vec<Left>> {
-    for step in [unmount_all, release_groups, remove_loops, end_server] {
+    for step in [find_stopped, unmount_all, release_groups, remove_loops, end_server] {
         let left = step(system, record)?;
         if !left.is_empty() {
             return Ok(left);
         }
     }
     Ok(Vec::new())
+}
+
+fn find_stopped(system: &mut dyn System, record: &Record) -> Result<Vec<Left>> {
+    let servers = record.server.into_iter().chain(system.servers(&record.image()));
+    let mut stopped = servers.filter(|server| system.is_stopped(*server));
+    Ok(stopped.next().map(|server| Left::Stopped { server }).into_iter().collect())
 }
 
 /// The loop devices of an attach: nothing else has files beneath its directory. When a signal ended its server, which takes the mount away at once, their files

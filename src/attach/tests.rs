@@ -110,6 +110,19 @@ fn only_volumes_whose_journal_is_replayed_are_written_to() {
     assert!(detach(&mut machine));
 }
 
+#[test]
+fn nothing_is_unmounted_while_the_server_is_stopped() {
+    let mut machine = Machine::new();
+    attach(&mut machine, false).unwrap();
+    machine.stop_servers();
+    let before = machine.log().len();
+    assert!(!detach(&mut machine));
+    assert!(machine.log()[before..].iter().all(|line| line == "save"), "{:?}", &machine.log()[before..]);
+    machine.continue_servers();
+    assert!(detach(&mut machine));
+    machine.assert_only_others();
+}
+
 /// All crashes of an attach, each before and after a step.
 fn crashes(scan: bool) -> Vec<Crash> {
     let mut machine = Machine::new();

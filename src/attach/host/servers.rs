@@ -15,20 +15,25 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const GRACE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// When a process started, in the kernel's ticks since boot; `None` if it has ended.
-fn started(pid: u32) -> Option<u64> {
+/// A process by its number, and its state by the kernel's letter; `None` if it has ended.
+fn look(pid: u32) -> Option<(Process, String)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Behind the name, which may hold anything: the state is the third field of all, the start the 22nd.
+    // Behind the name, which may hold anything: the state is the third field of all, the start, in the kernel's ticks since boot, the 22nd.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     let started = fields.nth(18)?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some(started)
+    (!matches!(state, "Z" | "X")).then(|| (Process { pid, started }, state.to_owned()))
 }
 
 /// A running process by its number.
 #[must_use]
 pub fn process(pid: u32) -> Option<Process> {
-    started(pid).map(|started| Process { pid, started })
+    look(pid).map(|(process, _)| process)
+}
+
+/// Whether it runs, but was stopped by a signal or a debugger.
+pub(super) fn is_stopped(server: Process) -> bool {
+    look(server.pid).is_some_and(|(process, state)| process == server && matches!(&*state, "T" | "t"))
 }
 
 pub(super) fn find(on: &Path) -> Vec<Process> {

@@ -33,6 +33,7 @@ pub(super) struct Machine {
     mounts: Vec<MountEntry>,
     servers: Vec<Process>,
     groups: BTreeMap<String, Vec<PathBuf>>,
+    stopped: Vec<Process>,
     busy: Option<PathBuf>,
     boot: &'static str,
     crash: Option<Crash>,
@@ -55,6 +56,7 @@ impl Machine {
             mounts: vec![entry(Path::new("/"), Path::new("/dev/sda1"), "ext4")],
             servers: Vec::new(),
             groups: BTreeMap::new(),
+            stopped: Vec::new(),
             busy: None,
             boot: "this boot",
             crash: None,
@@ -128,6 +130,14 @@ impl Machine {
         self.mounts.truncate(1);
         self.rules.retain(|rule| rule.ends_with("99-theirs.rules"));
         self.directories.retain(|path| !path.starts_with("/run"));
+    }
+
+    pub(super) fn stop_servers(&mut self) {
+        self.stopped.clone_from(&self.servers);
+    }
+
+    pub(super) fn continue_servers(&mut self) {
+        self.stopped.clear();
     }
 
     pub(super) fn use_mount(&mut self, path: &str) {
@@ -282,6 +292,10 @@ impl System for Machine {
 
     fn servers(&self, _on: &Path) -> Vec<Process> {
         self.servers.clone()
+    }
+
+    fn is_stopped(&self, server: Process) -> bool {
+        self.stopped.contains(&server)
     }
 
     fn end_server(&mut self, server: Process) -> bool {

@@ -62,9 +62,12 @@ pub(in crate::cli) fn run(args: &AttachArgs) -> anyhow::Result<()> {
     let known = if is_btrfs || args.lvm { known_btrfs() } else { KnownFilesystems::new() };
     let plan = plan(&disks, wishes(args), &known);
     let store = store();
+    let words = words(args, &location, archive)?;
+    let choosing = store.lock_directories()?;
     let mut record = new_record(args, &location, archive, &store)?;
     let _lock = store.lock(&record.id)?;
-    let words = words(args, &location, archive)?;
+    store.save(&record)?;
+    drop(choosing);
     let serve = Box::new(|on: &Path, overlay| serve(&words, on, overlay, args, secret.as_ref()));
     let mut host = Host::new(store, serve);
     let done = set_up(&mut host, &mut record, &disks, &plan, &stop);

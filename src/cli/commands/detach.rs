@@ -8,7 +8,7 @@ use super::attach::store;
 use crate::attach::Error;
 use crate::attach::host::{Host, boot_id};
 use crate::attach::salvage::salvage;
-use crate::attach::state::{Record, Store, id_of};
+use crate::attach::state::{Process, Record, Store, id_of};
 use crate::attach::teardown::{Left, Report, take_down};
 use crate::cli::args::DetachArgs;
 use crate::cli::{logger, output};
@@ -138,6 +138,9 @@ pub(super) fn tell(record: &Record, left: &[Left]) {
                 "{what} shows {found} now, which 'copal attach' has not mounted; 'umount {what}' ends that, then 'copal detach {id}' takes down the rest",
                 what = what.display(),
                 id = record.id
+            ),
+            Left::Stopped { server: Process { pid, .. } } => log::warn!(
+                "the server, process {pid}, is stopped, and what unmounts would wait for it; 'kill -CONT {pid}' lets it go on, or 'kill -KILL {pid}' ends it; then detach again"
             ),
             Left::Stays { what } => log::warn!("{what} stays"),
         }
