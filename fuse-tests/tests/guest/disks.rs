@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use copal::fuse::mountpoint::mount_on;
 use fuse_tests::devices::LoopDevice;
-use fuse_tests::images::{assert_names, empty_file, partition, populate};
+use fuse_tests::images::{Names, assert_names, empty_file, partition, populate};
 use fuse_tests::noise::noise;
+use fuse_tests::ntfs;
 use fuse_tests::requires;
 use fuse_tests::sandbox::Sandbox;
 use fuse_tests::tool;
 use fuse_tests::trees::{Tree, assert_same, scan};
+use fuse_tests::unix::{assert_flags, assert_unix};
 
 use crate::recipes::Shell;
 use crate::{drivers, look, mount, names_of, scratch_disk, with_partitions};
@@ -54,6 +56,9 @@ fn fill(sandbox: &Sandbox, parts: &[Part], node: impl Fn(u32) -> PathBuf) {
         part.make(&node);
         let mounted = mount(drivers(part.kind)[0], "rw", &node, &sandbox.mountpoint("fill"));
         populate(mounted.path(), names_of(part.kind));
+        if part.kind == "ntfs" {
+            ntfs::populate(mounted.path());
+        }
         mounted.unmount();
     }
 }
@@ -65,6 +70,12 @@ fn trees(sandbox: &Sandbox, parts: &[Part], node: impl Fn(u32) -> PathBuf) -> Ve
         for driver in drivers(part.kind) {
             let tree = look(sandbox, driver, &node(part.number));
             assert_names(&tree, names_of(part.kind));
+            if names_of(part.kind) == Names::Bytes {
+                assert_unix(&tree);
+                assert_flags(&tree);
+            } else if driver == "ntfs-3g" {
+                ntfs::assert_kept(&tree);
+            }
             trees.push((format!("partition {} by {driver}", part.number), tree));
         }
     }
