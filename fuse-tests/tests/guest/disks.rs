@@ -7,6 +7,7 @@ use fuse_tests::devices::LoopDevice;
 use fuse_tests::images::{Names, assert_names, empty_file, partition, populate};
 use fuse_tests::noise::noise;
 use fuse_tests::ntfs;
+use fuse_tests::process::wait_until;
 use fuse_tests::requires;
 use fuse_tests::sandbox::Sandbox;
 use fuse_tests::tool;
@@ -293,4 +294,49 @@ fn the_recipe_without_root_gives_files() {
     assert!(!stranger.status.success(), "somebody else sees the files");
     shell.follow("A mount without root", 3, &names);
     assert!(mount_on(&mnt).is_none() && mount_on(&restore).is_none());
+}
+
+/// Where udev shows the disk for tests, as a user would name a new one.
+const NEW_DISK: &str = "/dev/disk/by-id/virtio-copal";
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn the_recipe_for_a_whole_disk_gives_it_back() {
+    requires!(root, fuse, loop, "fs:ext4", sfdisk, sgdisk, "mkfs.ext4", "mkfs.ntfs", "ntfs-3g", lsblk, cmp);
+    let sandbox = Sandbox::new();
+    recipes_disk(&sandbox);
+    let image = sandbox.path("disk.img");
+    let len = std::fs::metadata(&image).expect("stat").len();
+    let target = scratch_disk();
+    wait_until("the new disk has a name", || Path::new(NEW_DISK).exists());
+    let repository = sandbox.repository();
+    let names: [(&str, &Path); 2] =
+        [("/srv/backups", &repository), ("/dev/disk/by-id/ata-NEW_DISK_S3R1AL", Path::new(NEW_DISK))];
+
+    // One that is in use is not taken for new.
+    partition(&target, "label: gpt\nsize=16M, type=L\n");
+    let said = sandbox.fails(&["extract", &sandbox.reference("web01"), NEW_DISK]);
+    assert!(said.contains("--force"), "{said}");
+    tool!("wipefs", "--all", "--force", "--quiet", &target);
+    // What is there shows nowhere: holes are written, too.
+    std::fs::File::options()
+        .write(true)
+        .open(&target)
+        .and_then(|disk| std::os::unix::fs::FileExt::write_all_at(&disk, &noise(6, len as usize), 0))
+        .expect("write");
+
+    let mut shell = Shell::new(&sandbox);
+    shell.follow("A whole disk back", 0, &names);
+    tool!("cmp", "-n", len.to_string(), &image, &target);
+    shell.follow("A whole disk back", 1, &names);
+    let checked = tool!("sgdisk", "--verify", &target);
+    assert!(checked.contains("No problems found"), "{checked}");
+    for (number, kind) in [(2, "ext4"), (3, "ntfs")] {
+        let node = PathBuf::from(format!("{}{number}", target.display()));
+        wait_until("the partition has a node", || node.exists());
+        let mounted = mount(drivers(kind)[0], "rw", &node, &sandbox.mountpoint("look"));
+        assert_names(&scan(mounted.path()), names_of(kind));
+        mounted.unmount();
+    }
+    tool!("sgdisk", "--zap-all", &target);
 }

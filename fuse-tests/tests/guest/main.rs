@@ -8,6 +8,7 @@ mod lvm;
 mod overlay;
 mod recipes;
 mod trouble;
+mod unused;
 
 use std::path::{Path, PathBuf};
 
