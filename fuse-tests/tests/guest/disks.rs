@@ -9,7 +9,7 @@ use fuse_tests::noise::noise;
 use fuse_tests::ntfs;
 use fuse_tests::process::wait_until;
 use fuse_tests::requires;
-use fuse_tests::sandbox::Sandbox;
+use fuse_tests::sandbox::{Archiving, Sandbox};
 use fuse_tests::tool;
 use fuse_tests::trees::{Tree, assert_same, scan};
 use fuse_tests::unix::{assert_flags, assert_unix};
@@ -296,6 +296,51 @@ fn the_recipe_without_root_gives_files() {
     assert!(mount_on(&mnt).is_none() && mount_on(&restore).is_none());
 }
 
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn the_recipe_without_root_or_a_mount_gives_files() {
+    requires!(root, loop, "fs:ext4", sfdisk, "mkfs.ext4", setpriv);
+    let sandbox = Sandbox::plain();
+    let table = "label: gpt\nsize=2M, type=U\nsize=24M, type=L, name=root\n";
+    let image = disk(&sandbox, 32, table, &[], &[Part::new(2, "ext4")]);
+    let device = with_partitions(&image, &[]);
+    let filled = mount("ext4", "rw", &device.partition(2), &sandbox.mountpoint("fill"));
+    let files = [
+        ("etc/ssh/config", 1),
+        ("home/anna/Brief.odt", 2),
+        ("home/anna/ä/deep/b.odt", 3),
+        ("home/anna/c.txt", 4),
+    ];
+    for (name, seed) in files {
+        let path = filled.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("mkdir");
+        std::fs::write(path, noise(seed, 50_000)).expect("write");
+    }
+    filled.unmount();
+    drop(device);
+    let at = ["--timestamp", "2026-11-20T03:00:00Z"];
+    sandbox.create(Archiving { name: "web01", sources: &[image.as_os_str()], args: &at });
+
+    const USER: u32 = 65534;
+    let (repository, home) = (sandbox.repository(), sandbox.mountpoint("home"));
+    tool!("chown", "-R", USER.to_string(), &repository, sandbox.path("state"), &home);
+    tool!("chmod", "711", sandbox.path(""));
+    let names: [(&str, &Path); 2] = [("/srv/backups", &repository), ("~", &home)];
+    Shell::of(&sandbox, USER).follow("A file without root or a mount", 0, &names);
+    let copied = |name: &str, seed| {
+        let path = home.join(name);
+        assert!(
+            std::fs::read(&path).is_ok_and(|found| found == noise(seed, 50_000)),
+            "{path:?}: {:?}",
+            fuse_tests::sandbox::files_below(&home)
+        );
+    };
+    copied("etc.restored/ssh/config", 1);
+    copied("restored/Brief.odt", 2);
+    copied("restored/b.odt", 3);
+    assert_eq!(fuse_tests::sandbox::files_below(&home).len(), 3, "what was not asked for");
+}
+
 /// Where udev shows the disk for tests, as a user would name a new one.
 const NEW_DISK: &str = "/dev/disk/by-id/virtio-copal";
 
@@ -303,7 +348,7 @@ const NEW_DISK: &str = "/dev/disk/by-id/virtio-copal";
 #[ignore = "for the guest of scripts/vm-test"]
 fn the_recipe_for_a_whole_disk_gives_it_back() {
     requires!(root, fuse, loop, "fs:ext4", sfdisk, sgdisk, "mkfs.ext4", "mkfs.ntfs", "ntfs-3g", lsblk, cmp);
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::plain();
     recipes_disk(&sandbox);
     let image = sandbox.path("disk.img");
     let len = std::fs::metadata(&image).expect("stat").len();
