@@ -5,7 +5,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,6 +13,7 @@ use crate::noise::noise;
 use crate::sandbox::Sandbox;
 use crate::tool;
 use crate::trees::Tree;
+use crate::unix::populate_as_unix;
 
 /// Where the partition of [`gpt`] begins, in bytes.
 pub const PARTITION: u64 = 1 << 20;
@@ -103,35 +103,6 @@ pub fn assert_names(tree: &Tree, names: Names) {
         let attributes = &tree[&b"unix/0644"[..]].attributes;
         assert_eq!(attributes[&b"user.origin"[..]], "Zürich".as_bytes());
     }
-}
-
-fn populate_as_unix(root: &Path) {
-    let folder = root.join("unix");
-    fs::create_dir(&folder).expect("mkdir");
-    for (number, mode) in [0o000, 0o400, 0o644, 0o755, 0o4755, 0o2755, 0o1777].into_iter().enumerate() {
-        let path = folder.join(format!("{mode:04o}"));
-        fs::write(&path, mode.to_string()).expect("write");
-        let owner = 1000 + number as u32 * 100_000;
-        chown(&path, Some(owner), Some(owner + 1)).expect("chown");
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
-    }
-    symlink("Привет мир", folder.join("link-ü")).expect("symlink");
-    symlink(OsString::from_vec(b"../names/caf\xe9-latin1".to_vec()), folder.join("link-bytes"))
-        .expect("symlink");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        folder.join("fifo"),
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::RUSR,
-        0,
-    )
-    .expect("mkfifo");
-    let flags = rustix::fs::XattrFlags::empty();
-    let attributed = folder.join("0644");
-    rustix::fs::setxattr(&attributed, "user.origin", "Zürich".as_bytes(), flags).expect("setxattr");
-    rustix::fs::setxattr(&attributed, "user.raw", &noise(5, 300), flags).expect("setxattr");
-    rustix::fs::setxattr(&attributed, "trusted.copal", b"root only", flags).expect("setxattr");
-    rustix::fs::setxattr(&folder, "user.directory", b"\0\xff", flags).expect("setxattr");
 }
 
 /// A file that is one hole.

@@ -7,6 +7,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use rustix::io::Errno;
+
 /// A file, directory or link.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -18,6 +20,8 @@ pub struct Entry {
     pub links: u64,
     /// Seconds and nanoseconds.
     pub modified: (i64, i64),
+    /// Those that users set, such as that it never changes.
+    pub flags: u32,
     /// Extended attributes by name.
     pub attributes: BTreeMap<Vec<u8>, Vec<u8>>,
     /// A file's bytes or a link's target.
@@ -26,9 +30,10 @@ pub struct Entry {
 
 impl std::fmt::Debug for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { mode, owner, links, modified, attributes, content } = self;
+        let Self { mode, owner, links, modified, flags, attributes, content } = self;
         let start = content[..content.len().min(32)].escape_ascii();
-        write!(f, "{mode:o} {owner:?} {links} {modified:?} {attributes:?} {} bytes: {start}", content.len())
+        write!(f, "{mode:o} {owner:?} {links} {modified:?} {flags:#x} {attributes:?} ")?;
+        write!(f, "{} bytes: {start}", content.len())
     }
 }
 
@@ -58,6 +63,7 @@ fn scan_into(root: &Path, path: &Path, tree: &mut Tree) {
         owner: (found.uid(), found.gid()),
         links: found.nlink(),
         modified: (found.mtime(), found.mtime_nsec()),
+        flags: if found.is_file() || found.is_dir() { crate::unix::flags(path) } else { 0 },
         attributes: attributes(path),
         content,
     };
@@ -78,9 +84,9 @@ fn scan_into(root: &Path, path: &Path, tree: &mut Tree) {
 pub fn attributes(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut names = vec![0; 64 << 10];
     let len = match rustix::fs::llistxattr(path, &mut names[..]) {
-        Err(rustix::io::Errno::NOTSUP) => return BTreeMap::new(),
-        // Of ntfs-3g, on some kernels, where there are none.
-        Err(rustix::io::Errno::INVAL) if is_served(path) => return BTreeMap::new(),
+        Err(Errno::NOTSUP) => return BTreeMap::new(),
+        // Told to show no alternate streams as attributes, ntfs-3g ends the list with the error that any request had last, if one had.
+        Err(_) if has_none(path) => return BTreeMap::new(),
         len => len.unwrap_or_else(|error| panic!("attributes of {path:?}: {error}")),
     };
     let names = names[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty());
@@ -94,8 +100,13 @@ pub fn attributes(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     names.map(value).collect()
 }
 
+/// Whether a server in user space says that files have no attributes.
+fn has_none(path: &Path) -> bool {
+    is_served(path) && rustix::fs::lgetxattr(path, "user.copal", &mut [0_u8; 1][..]) == Err(Errno::NOTSUP)
+}
+
 /// Whether a server in user space answers for a path.
-fn is_served(path: &Path) -> bool {
+pub(crate) fn is_served(path: &Path) -> bool {
     const FUSE: u64 = 0x6573_5546;
     rustix::fs::statfs(path).is_ok_and(|found| found.f_type as u64 == FUSE)
 }

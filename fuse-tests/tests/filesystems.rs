@@ -5,8 +5,10 @@ use std::path::Path;
 use fuse_tests::devices::{LoopDevice, Mounted};
 use fuse_tests::images::{Names, assert_names, filesystem, gpt, ntfs, partition_args};
 use fuse_tests::mounted::Mount;
+use fuse_tests::ntfs as owners;
 use fuse_tests::sandbox::Sandbox;
 use fuse_tests::trees::{Tree, assert_same, scan};
+use fuse_tests::unix::{assert_flags, assert_unix};
 use fuse_tests::{requires, tool};
 
 /// All files of an image of which the kernel mounts a part.
@@ -34,6 +36,8 @@ fn an_ext4_image_comes_back_with_all_its_files() {
     let image = filesystem(&sandbox, "ext4");
     let original = tree_of(&sandbox, "ext4", "ro,noload", &image, &[]);
     assert_names(&original, Names::Bytes);
+    assert_unix(&original);
+    assert_flags(&original);
     let mount = back_up_and_mount(&sandbox, "ext4", &image);
     tool!("e2fsck", "-fn", mount.latest("ext4"));
     assert_same(&original, &tree_of(&sandbox, "ext4", "ro,noload", &mount.latest("ext4"), &[]));
@@ -46,6 +50,8 @@ fn an_xfs_image_comes_back_with_all_its_files() {
     let image = filesystem(&sandbox, "xfs");
     let original = tree_of(&sandbox, "xfs", "ro,norecovery", &image, &[]);
     assert_names(&original, Names::Bytes);
+    assert_unix(&original);
+    assert_flags(&original);
     let mount = back_up_and_mount(&sandbox, "xfs", &image);
     tool!("xfs_repair", "-n", "-f", mount.latest("xfs"));
     assert_same(&original, &tree_of(&sandbox, "xfs", "ro,norecovery", &mount.latest("xfs"), &[]));
@@ -58,6 +64,8 @@ fn a_btrfs_image_comes_back_with_all_its_files() {
     let image = filesystem(&sandbox, "btrfs");
     let original = tree_of(&sandbox, "btrfs", "ro", &image, &[]);
     assert_names(&original, Names::Bytes);
+    assert_unix(&original);
+    assert_flags(&original);
     let mount = back_up_and_mount(&sandbox, "btrfs", &image);
     tool!("btrfs", "check", "--readonly", "--check-data-csum", mount.latest("btrfs"));
     assert_same(&original, &tree_of(&sandbox, "btrfs", "ro", &mount.latest("btrfs"), &[]));
@@ -68,14 +76,19 @@ fn an_ntfs_image_comes_back_with_all_its_files() {
     requires!(fuse, root, "mkfs.ntfs", "ntfs-3g", ntfsfix, cmp);
     let sandbox = Sandbox::new();
     let image = ntfs(&sandbox);
+    let mounted = Mounted::ntfs(owners::OPTIONS, &image, &sandbox.mountpoint("fill"));
+    owners::populate(mounted.path());
+    mounted.unmount();
     let tree = |image: &Path| {
-        let mounted = Mounted::ntfs("ro", image, &sandbox.mountpoint("look"));
-        let tree = scan(mounted.path());
+        let options = format!("ro,{}", owners::OPTIONS);
+        let mounted = Mounted::ntfs(&options, image, &sandbox.mountpoint("look"));
+        let tree = owners::scan(mounted.path());
         mounted.unmount();
         tree
     };
     let original = tree(&image);
     assert_names(&original, Names::Text);
+    owners::assert_kept(&original);
     let mount = back_up_and_mount(&sandbox, "ntfs", &image);
     tool!("ntfsfix", "-n", mount.latest("ntfs"));
     assert_same(&original, &tree(&mount.latest("ntfs")));
@@ -90,6 +103,8 @@ fn a_partition_of_a_gpt_disk_comes_back_with_all_its_files() {
     let part = part.each_ref().map(String::as_str);
     let original = tree_of(&sandbox, "ext4", "ro,noload", &image, &part);
     assert_names(&original, Names::Bytes);
+    assert_unix(&original);
+    assert_flags(&original);
     let mount = back_up_and_mount(&sandbox, "gpt", &image);
     assert_eq!(tool!("sfdisk", "--dump", &image).replace(&*image.to_string_lossy(), ""), {
         let mounted = mount.latest("gpt");

@@ -1,10 +1,13 @@
-//! Tools of others on mounted images: forensic ones, QEMU's, those of network block devices. What each says of an image is held against what it says of the
+//! Tools of others on mounted images: forensic ones, QEMU's, those of network block devices, libguestfs. What each says of an image is held against what it says of the
 //! original, and contents are compared as well: a tool that is content has not looked at them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use fuse_tests::images::{PARTITION, PARTITION_LEN, gpt};
+use fuse_tests::devices::{LoopDevice, Mounted};
+use fuse_tests::images::{Names, PARTITION, PARTITION_LEN, empty_file, gpt, partition, populate};
+use fuse_tests::process::run;
 use fuse_tests::sandbox::{Sandbox, files_below};
 use fuse_tests::{requires, tool};
 
@@ -17,7 +20,7 @@ const ORIGINALS: &str = "/usr/share/forensics-samples/original-files";
 fn sample(sandbox: &Sandbox, name: &str) -> PathBuf {
     let packed = Path::new(SAMPLES).join(format!("{name}.xz"));
     let disk = sandbox.path(name);
-    let unpacked = fuse_tests::process::run(std::process::Command::new("xz").arg("-dc").arg(&packed)).stdout;
+    let unpacked = run(Command::new("xz").arg("-dc").arg(&packed)).stdout;
     fuse_tests::noise::write_sparse(&disk, &unpacked);
     disk
 }
@@ -44,7 +47,7 @@ fn deleted(disk: &Path, offset: &str) -> BTreeMap<String, (bool, Vec<u8>)> {
         else {
             continue;
         };
-        let content = std::process::Command::new("icat")
+        let content = Command::new("icat")
             .args(["-o", offset])
             .arg(disk)
             .arg(inode.trim_end_matches("(realloc)"))
@@ -63,8 +66,7 @@ fn originals() -> BTreeSet<Vec<u8>> {
 
 /// What the Sleuth Kit says of a filesystem; nothing, if it cannot read that.
 fn fsstat(disk: &Path, offset: &str) -> Option<Vec<u8>> {
-    let output =
-        std::process::Command::new("fsstat").args(["-o", offset]).arg(disk).output().expect("fsstat");
+    let output = Command::new("fsstat").args(["-o", offset]).arg(disk).output().expect("fsstat");
     output.status.success().then_some(output.stdout)
 }
 
@@ -161,4 +163,115 @@ fn network_block_devices_copy_the_same_disk() {
     tool!("nbdkit", "-r", "--filter=partition", "file", &image, "partition=1", "--run", run);
     let bytes = std::fs::read(&disk).expect("read");
     assert!(std::fs::read(&part).expect("read") == bytes[PARTITION as usize..][..PARTITION_LEN as usize]);
+}
+
+/// Partitions of a disk for `guestfish`: filesystem, first byte and length in MiB.
+const PARTS: [(&str, u64, u64); 3] = [("ext4", 1, 24), ("btrfs", 25, 128), ("ntfs", 153, 16)];
+
+/// A disk with those partitions, and the hashes of all files of each.
+fn disk_for_guestfish(sandbox: &Sandbox) -> (PathBuf, Vec<BTreeSet<String>>) {
+    let disk = sandbox.path("disk");
+    empty_file(&disk, 170 << 20);
+    let rows = PARTS.map(|(_, start, len)| format!("start={start}MiB, size={len}MiB\n"));
+    partition(&disk, &["label: gpt\n", &rows.concat()].concat());
+    let filled = PARTS.map(|(kind, start, len)| {
+        let args = [format!("--offset={}", start << 20), format!("--sizelimit={}", len << 20)];
+        let device = LoopDevice::attach(&disk, &args.each_ref().map(String::as_str));
+        let directory = sandbox.mountpoint("fill");
+        let mounted = if kind == "ntfs" {
+            tool!("mkfs.ntfs", "-q", "-F", "-f", device.path());
+            Mounted::ntfs("streams_interface=none", device.path(), &directory)
+        } else {
+            tool!(&format!("mkfs.{kind}"), "-q", device.path());
+            Mounted::device(kind, "rw", device.path(), &directory)
+        };
+        populate(mounted.path(), if kind == "ntfs" { Names::Text } else { Names::Bytes });
+        let mut hashes = Command::new("find");
+        hashes.args([".", "-type", "f", "-exec", "sha256sum", "{}", "+"]).current_dir(mounted.path());
+        let hashes = lines(&run(&mut hashes).stdout);
+        mounted.unmount();
+        hashes
+    });
+    (disk, filled.into())
+}
+
+fn lines(text: &[u8]) -> BTreeSet<String> {
+    text.split(|byte| *byte == b'\n').map(|line| line.escape_ascii().to_string()).collect()
+}
+
+/// What `guestfish` finds on a disk.
+#[derive(PartialEq, Eq)]
+struct Found {
+    /// Of the disk and its partitions.
+    said: String,
+    /// Hashes of the files of each partition.
+    hashes: Vec<BTreeSet<String>>,
+    /// All that is known of these files, as `tar` keeps it.
+    archives: Vec<Vec<u8>>,
+}
+
+fn through_guestfish(sandbox: &Sandbox, name: &str, disk: &Path) -> Found {
+    let directory = sandbox.mountpoint(name);
+    let mut script =
+        "run\nblockdev-getsize64 /dev/sda\npart-list /dev/sda\nlist-partitions\nlist-filesystems\n"
+            .to_owned();
+    for number in 1..=PARTS.len() {
+        script += &format!(
+            "mount-ro /dev/sda{number} /\nchecksums-out sha256 / hashes-{number}\n\
+             tar-out / tar-{number} numericowner:true xattrs:true acls:true\numount-all\n"
+        );
+    }
+    let script = sandbox.file(&format!("{name}.script"), script.as_bytes());
+    let mut guestfish = Command::new("guestfish");
+    guestfish.args(["--ro", "-a"]).arg(disk).current_dir(&directory);
+    guestfish.stdin(Stdio::from(std::fs::File::open(script).expect("a script")));
+    guestfish.env("LIBGUESTFS_CACHEDIR", &directory).env("LIBGUESTFS_TMPDIR", &directory);
+    let said = String::from_utf8(run(&mut guestfish).stdout).expect("text");
+    let read = |what: &str, number| std::fs::read(directory.join(format!("{what}-{number}"))).expect("read");
+    let hashes = (1..=PARTS.len()).map(|number| lines(&read("hashes", number))).collect();
+    let archives = (1..=PARTS.len()).map(|number| read("tar", number)).collect();
+    Found { said, hashes, archives }
+}
+
+#[test]
+#[ignore = "scripts/vm-test gives libguestfs a kernel"]
+fn guestfish_finds_the_same_files() {
+    requires!(
+        fuse,
+        root,
+        loop,
+        "fs:ext4",
+        "fs:btrfs",
+        "mkfs.ext4",
+        "mkfs.btrfs",
+        "mkfs.ntfs",
+        "ntfs-3g",
+        sfdisk,
+        cmp,
+        guestfish
+    );
+    let sandbox = Sandbox::new();
+    let (disk, hashes) = disk_for_guestfish(&sandbox);
+    sandbox.back_up("disk", &disk);
+    let mounted = sandbox.mount();
+    let image = mounted.latest("disk");
+    // At once: each starts a machine of its own, which is emulated.
+    let (original, found) = std::thread::scope(|scope| {
+        let original = scope.spawn(|| through_guestfish(&sandbox, "original", &disk));
+        let found = through_guestfish(&sandbox, "archived", &image);
+        (original.join().expect("guestfish"), found)
+    });
+    for (number, (kind, ..)) in (1..).zip(PARTS) {
+        let line = format!("/dev/sda{number}: {kind}");
+        assert!(found.said.lines().any(|said| said == line), "{}", found.said);
+    }
+    assert_eq!(found.said, original.said);
+    assert_eq!(found.hashes, hashes);
+    assert_eq!(original.hashes, hashes);
+    assert!(found.archives == original.archives, "files of other owners, modes, times or attributes");
+    for archive in &found.archives[..2] {
+        let holds = |word: &[u8]| archive.windows(word.len()).any(|part| part == word);
+        assert!(holds(b"SCHILY.xattr.user.origin=") && holds(b"SCHILY.acl.access="), "nothing but files");
+    }
+    tool!("cmp", &disk, &image);
 }

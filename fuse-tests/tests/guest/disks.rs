@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 
 use copal::fuse::mountpoint::mount_on;
 use fuse_tests::devices::LoopDevice;
-use fuse_tests::images::{assert_names, empty_file, partition, populate};
+use fuse_tests::images::{Names, assert_names, empty_file, partition, populate};
 use fuse_tests::noise::noise;
+use fuse_tests::ntfs;
+use fuse_tests::process::wait_until;
 use fuse_tests::requires;
-use fuse_tests::sandbox::Sandbox;
+use fuse_tests::sandbox::{Archiving, Sandbox};
 use fuse_tests::tool;
 use fuse_tests::trees::{Tree, assert_same, scan};
+use fuse_tests::unix::{assert_flags, assert_unix};
 
 use crate::recipes::Shell;
 use crate::{drivers, look, mount, names_of, scratch_disk, with_partitions};
@@ -54,6 +57,9 @@ fn fill(sandbox: &Sandbox, parts: &[Part], node: impl Fn(u32) -> PathBuf) {
         part.make(&node);
         let mounted = mount(drivers(part.kind)[0], "rw", &node, &sandbox.mountpoint("fill"));
         populate(mounted.path(), names_of(part.kind));
+        if part.kind == "ntfs" {
+            ntfs::populate(mounted.path());
+        }
         mounted.unmount();
     }
 }
@@ -65,6 +71,12 @@ fn trees(sandbox: &Sandbox, parts: &[Part], node: impl Fn(u32) -> PathBuf) -> Ve
         for driver in drivers(part.kind) {
             let tree = look(sandbox, driver, &node(part.number));
             assert_names(&tree, names_of(part.kind));
+            if names_of(part.kind) == Names::Bytes {
+                assert_unix(&tree);
+                assert_flags(&tree);
+            } else if driver == "ntfs-3g" {
+                ntfs::assert_kept(&tree);
+            }
             trees.push((format!("partition {} by {driver}", part.number), tree));
         }
     }
@@ -282,4 +294,94 @@ fn the_recipe_without_root_gives_files() {
     assert!(!stranger.status.success(), "somebody else sees the files");
     shell.follow("A mount without root", 3, &names);
     assert!(mount_on(&mnt).is_none() && mount_on(&restore).is_none());
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn the_recipe_without_root_or_a_mount_gives_files() {
+    requires!(root, loop, "fs:ext4", sfdisk, "mkfs.ext4", setpriv);
+    let sandbox = Sandbox::plain();
+    let table = "label: gpt\nsize=2M, type=U\nsize=24M, type=L, name=root\n";
+    let image = disk(&sandbox, 32, table, &[], &[Part::new(2, "ext4")]);
+    let device = with_partitions(&image, &[]);
+    let filled = mount("ext4", "rw", &device.partition(2), &sandbox.mountpoint("fill"));
+    let files = [
+        ("etc/ssh/config", 1),
+        ("home/anna/Brief.odt", 2),
+        ("home/anna/ä/deep/b.odt", 3),
+        ("home/anna/c.txt", 4),
+    ];
+    for (name, seed) in files {
+        let path = filled.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("mkdir");
+        std::fs::write(path, noise(seed, 50_000)).expect("write");
+    }
+    filled.unmount();
+    drop(device);
+    let at = ["--timestamp", "2026-11-20T03:00:00Z"];
+    sandbox.create(Archiving { name: "web01", sources: &[image.as_os_str()], args: &at });
+
+    const USER: u32 = 65534;
+    let (repository, home) = (sandbox.repository(), sandbox.mountpoint("home"));
+    tool!("chown", "-R", USER.to_string(), &repository, sandbox.path("state"), &home);
+    tool!("chmod", "711", sandbox.path(""));
+    let names: [(&str, &Path); 2] = [("/srv/backups", &repository), ("~", &home)];
+    Shell::of(&sandbox, USER).follow("A file without root or a mount", 0, &names);
+    let copied = |name: &str, seed| {
+        let path = home.join(name);
+        assert!(
+            std::fs::read(&path).is_ok_and(|found| found == noise(seed, 50_000)),
+            "{path:?}: {:?}",
+            fuse_tests::sandbox::files_below(&home)
+        );
+    };
+    copied("etc.restored/ssh/config", 1);
+    copied("restored/Brief.odt", 2);
+    copied("restored/b.odt", 3);
+    assert_eq!(fuse_tests::sandbox::files_below(&home).len(), 3, "what was not asked for");
+}
+
+/// Where udev shows the disk for tests, as a user would name a new one.
+const NEW_DISK: &str = "/dev/disk/by-id/virtio-copal";
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn the_recipe_for_a_whole_disk_gives_it_back() {
+    requires!(root, fuse, loop, "fs:ext4", sfdisk, sgdisk, "mkfs.ext4", "mkfs.ntfs", "ntfs-3g", lsblk, cmp);
+    let sandbox = Sandbox::plain();
+    recipes_disk(&sandbox);
+    let image = sandbox.path("disk.img");
+    let len = std::fs::metadata(&image).expect("stat").len();
+    let target = scratch_disk();
+    wait_until("the new disk has a name", || Path::new(NEW_DISK).exists());
+    let repository = sandbox.repository();
+    let names: [(&str, &Path); 2] =
+        [("/srv/backups", &repository), ("/dev/disk/by-id/ata-NEW_DISK_S3R1AL", Path::new(NEW_DISK))];
+
+    // One that is in use is not taken for new.
+    partition(&target, "label: gpt\nsize=16M, type=L\n");
+    let said = sandbox.fails(&["extract", &sandbox.reference("web01"), NEW_DISK]);
+    assert!(said.contains("--force"), "{said}");
+    tool!("wipefs", "--all", "--force", "--quiet", &target);
+    // What is there shows nowhere: holes are written, too.
+    std::fs::File::options()
+        .write(true)
+        .open(&target)
+        .and_then(|disk| std::os::unix::fs::FileExt::write_all_at(&disk, &noise(6, len as usize), 0))
+        .expect("write");
+
+    let mut shell = Shell::new(&sandbox);
+    shell.follow("A whole disk back", 0, &names);
+    tool!("cmp", "-n", len.to_string(), &image, &target);
+    shell.follow("A whole disk back", 1, &names);
+    let checked = tool!("sgdisk", "--verify", &target);
+    assert!(checked.contains("No problems found"), "{checked}");
+    for (number, kind) in [(2, "ext4"), (3, "ntfs")] {
+        let node = PathBuf::from(format!("{}{number}", target.display()));
+        wait_until("the partition has a node", || node.exists());
+        let mounted = mount(drivers(kind)[0], "rw", &node, &sandbox.mountpoint("look"));
+        assert_names(&scan(mounted.path()), names_of(kind));
+        mounted.unmount();
+    }
+    tool!("sgdisk", "--zap-all", &target);
 }

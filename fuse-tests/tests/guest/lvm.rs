@@ -7,6 +7,7 @@ use std::process::Command;
 use fuse_tests::devices::LoopDevice;
 use fuse_tests::images::{assert_names, empty_file, partition, populate};
 use fuse_tests::noise::noise;
+use fuse_tests::process::wait_until;
 use fuse_tests::sandbox::Sandbox;
 use fuse_tests::trees::{assert_same, scan};
 use fuse_tests::{requires, tool};
@@ -45,7 +46,7 @@ impl Drop for Group {
     }
 }
 
-fn device(sandbox: &Sandbox, name: &str, mib: u64) -> LoopDevice {
+pub(crate) fn device(sandbox: &Sandbox, name: &str, mib: u64) -> LoopDevice {
     let file = sandbox.path(name);
     empty_file(&file, mib << 20);
     LoopDevice::writable(&file)
@@ -92,7 +93,15 @@ fn thin_snapshots_are_backed_up_by_what_changed() {
         dmsetup,
         cmp
     );
-    let sandbox = Sandbox::plain();
+    let sandbox = Sandbox::bare();
+    sandbox.run(&[
+        "init",
+        "--encryption",
+        "none",
+        "--span-size",
+        "4M",
+        &sandbox.repository().to_string_lossy(),
+    ]);
     let device = device(&sandbox, "pv", 160);
     let group = Group::new("vg0", device.path());
     tool!("lvcreate", "-q", "--type", "thin-pool", "-L", "96M", "-n", "pool", group.0);
@@ -101,7 +110,21 @@ fn thin_snapshots_are_backed_up_by_what_changed() {
     let (repository, delta) = (sandbox.repository(), sandbox.path("delta"));
     let names = [("/srv/backups", repository.as_path()), ("/run/web01.delta", &delta)];
     let mut shell = Shell::new(&sandbox);
+    // What each create says goes to a file, and one with a map is tried without its sample before.
+    let (trusting, said) = (sandbox.path("trusting.json"), sandbox.path("said.json"));
+    let counting = format!(
+        "copal() {{
+            if [ \"$1\" != create ]; then command copal \"$@\"; return; fi
+            if [[ $* = *--changed-map* ]]; then command copal \"$@\" --trust --dry-run --json > '{}'; fi
+            command copal \"$@\" --json > '{}'
+        }}",
+        trusting.display(),
+        said.display()
+    );
+    shell.run("counting", &counting);
     shell.follow("LVM thin volumes", 0, &names);
+    let whole = read_by_create(&said);
+    assert_eq!(whole, 64 << 20);
     tool!("lvchange", "-q", "--ignoreactivationskip", "--activate", "y", group.volume("web01-last"));
     assert_archived(&sandbox, &group.volume("web01-last"));
 
@@ -110,12 +133,43 @@ fn thin_snapshots_are_backed_up_by_what_changed() {
     fs::remove_file(live.path().join("contents/large")).expect("remove");
     live.unmount();
     shell.follow("LVM thin volumes", 1, &names);
+    let changed = spans_of(&delta, 4 << 20) * (4 << 20);
+    assert!(changed > 0 && changed <= whole / 2, "{changed} bytes in spans that changed");
+    assert_eq!(read_by_create(&trusting), changed);
+    // And of the others, the data.
+    let sampled = read_by_create(&said);
+    println!("of {whole} bytes {changed} in spans that changed, read with the sample {sampled}");
+    assert!(sampled > changed && sampled < whole, "{sampled}");
 
     tool!("lvchange", "-q", "--ignoreactivationskip", "--activate", "y", group.volume("web01-last"));
     assert_archived(&sandbox, &group.volume("web01-last"));
     let archives = sandbox.run(&["list", "--json", repository.to_str().expect("text")]);
     let archives: serde_json::Value = serde_json::from_str(&archives).expect("JSON");
     assert_eq!(archives["archives"].as_array().map(Vec::len), Some(2));
+}
+
+/// What a create read, by its report.
+fn read_by_create(report: &Path) -> u64 {
+    let report: serde_json::Value =
+        serde_json::from_slice(&fs::read(report).expect("a report")).expect("JSON");
+    report["read"].as_u64().expect("a number")
+}
+
+/// How many spans of a length hold blocks that are not the same, by `thin_delta`.
+fn spans_of(delta: &Path, span: u64) -> u64 {
+    let delta = fs::read_to_string(delta).expect("a map");
+    let value = |line: &str, name: &str| -> Option<u64> {
+        let (_, rest) = line.split_once(&format!("{name}=\""))?;
+        rest.split('"').next()?.parse().ok()
+    };
+    let block = 512 * value(&delta, "data_block_size").expect("the length of a block");
+    let mut spans = std::collections::BTreeSet::new();
+    for line in delta.lines().filter(|line| !line.contains("<same")) {
+        if let (Some(begin), Some(length)) = (value(line, "begin"), value(line, "length")) {
+            spans.extend(begin * block / span..=((begin + length) * block - 1) / span);
+        }
+    }
+    spans.len() as u64
 }
 
 /// The newest archive is what the snapshot is, byte by byte and file by file.
@@ -175,7 +229,63 @@ fn a_volume_group_inside_an_image_is_activated_beside_its_original() {
     assert_same(&scan(live.path()), &found);
     fs::write(live.path().join("still alive"), "yes").expect("write");
     assert_eq!(before, volumes());
+    assert!(!may_grow(&group), "the page says that LVM changes nothing of the original meanwhile");
     shell.follow("LVM inside an image", 1, &names);
     live.unmount();
     assert_eq!(before, volumes());
+    assert!(may_grow(&group));
+
+    // And where the original is gone, as after a disaster.
+    drop(group);
+    drop(disk);
+    shell.follow("LVM inside an image", 0, &names);
+    assert_same(&found, &scan(&restore));
+    assert!(!Path::new("/dev/vg0").exists(), "it is active under the name of its original");
+    shell.follow("LVM inside an image", 1, &names);
+}
+
+/// Whether LVM would make a volume in a group.
+fn may_grow(group: &Group) -> bool {
+    let tried = Command::new("lvcreate").args(["-q", "--test", "-L", "4M", "-n", "more", group.0]).output();
+    tried.expect("lvcreate").status.success()
+}
+
+/// What the recipe keeps from happening: groups of an image that come up as if they were this machine's.
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn without_the_recipe_a_group_of_an_image_takes_the_place_of_its_original() {
+    requires!(root, fuse, loop, pvcreate, vgcreate, lvcreate, vgchange, udevadm);
+    let sandbox = Sandbox::plain();
+    let original = device(&sandbox, "pv", 24);
+    let group = Group::new("vg2", original.path());
+    tool!("lvcreate", "-q", "-W", "n", "-L", "8M", "-n", "root", group.0);
+    let copy = sandbox.path("copy.img");
+    tool!("cp", "--sparse=always", sandbox.path("pv"), &copy);
+    sandbox.back_up("web01", &copy);
+    // As LVM's own rules do when a disk goes.
+    tool!("vgchange", "-q", "--activate", "n", group.0);
+    drop(original);
+    let volume = Path::new("/dev/vg2/root");
+    assert!(!volume.exists());
+    let mounted = sandbox.mount();
+    let image = mounted.latest("web01");
+    let attach = || {
+        let device = LoopDevice::read_only(&image);
+        tool!("udevadm", "settle");
+        device
+    };
+    let device = attach();
+    wait_until("udev has activated it", || volume.exists());
+    tool!("vgchange", "-q", "--activate", "n", "vg2");
+    drop(device);
+
+    let mut shell = Shell::new(&sandbox);
+    shell.follow_until("LVM inside an image", 0, "copal mount");
+    let device = attach();
+    let vgs = Command::new("vgs").args(["--noheadings", "-o", "lv_count", "vg2"]).output().expect("vgs");
+    assert!(vgs.status.success(), "LVM does not see it: {vgs:?}");
+    assert!(!volume.exists(), "the rules of the recipe do nothing");
+    drop(device);
+    tool!("rm", "/run/udev/rules.d/57-copal-restore.rules");
+    tool!("udevadm", "control", "--reload");
 }

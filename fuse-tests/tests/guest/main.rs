@@ -8,11 +8,13 @@ mod lvm;
 mod overlay;
 mod recipes;
 mod trouble;
+mod unused;
 
 use std::path::{Path, PathBuf};
 
 use fuse_tests::devices::{LoopDevice, Mounted};
 use fuse_tests::images::Names;
+use fuse_tests::ntfs;
 use fuse_tests::sandbox::Sandbox;
 use fuse_tests::trees::{Tree, scan};
 
@@ -46,7 +48,7 @@ fn drivers(kind: &str) -> Vec<&str> {
 /// Mounts a filesystem by a driver.
 fn mount(driver: &str, mode: &str, device: &Path, directory: &Path) -> Mounted {
     match driver {
-        "ntfs-3g" => Mounted::ntfs(&format!("{mode},streams_interface=none"), device, directory),
+        "ntfs-3g" => Mounted::ntfs(&format!("{mode},{}", ntfs::OPTIONS), device, directory),
         "vfat" | "exfat" | "ntfs3" => {
             Mounted::device(driver, &format!("{mode},iocharset=utf8"), device, directory)
         }
@@ -57,7 +59,7 @@ fn mount(driver: &str, mode: &str, device: &Path, directory: &Path) -> Mounted {
 /// All that a driver shows of a filesystem, mounted as a user would, read-only.
 fn look(sandbox: &Sandbox, driver: &str, device: &Path) -> Tree {
     let mounted = mount(driver, "ro", device, &sandbox.mountpoint("look"));
-    let mut tree = scan(mounted.path());
+    let mut tree = if driver == "ntfs-3g" { ntfs::scan(mounted.path()) } else { scan(mounted.path()) };
     mounted.unmount();
     if driver == "exfat" {
         // The root directory has no time of its own; the driver shows when it was mounted.

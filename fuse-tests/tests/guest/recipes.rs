@@ -67,7 +67,21 @@ impl Shell {
     /// # Panics
     /// If a command of it fails.
     pub(crate) fn follow(&mut self, heading: &str, block: usize, names: &[(&str, &Path)]) {
-        let mut script = (*blocks(heading).get(block).expect("the section has such a block")).to_owned();
+        let script = (*blocks(heading).get(block).expect("the section has such a block")).to_owned();
+        self.run_with(heading, script, names);
+    }
+
+    /// Runs the commands of a block that stand before one that begins with these words.
+    ///
+    /// # Panics
+    /// If a command of it fails.
+    pub(crate) fn follow_until(&mut self, heading: &str, block: usize, end: &str) {
+        let script = *blocks(heading).get(block).expect("the section has such a block");
+        let (script, _) = script.split_once(&format!("\n{end}")).expect("the block has such a command");
+        self.run_with(heading, script.to_owned(), &[]);
+    }
+
+    fn run_with(&mut self, heading: &str, mut script: String, names: &[(&str, &Path)]) {
         for (name, path) in names {
             script = script.replace(name, path.to_str().expect("a path of text"));
         }
@@ -81,7 +95,8 @@ impl Shell {
         fs::read(copy).expect("read")
     }
 
-    fn run(&mut self, what: &str, script: &str) {
+    /// Runs commands of a test's own in between.
+    pub(crate) fn run(&mut self, what: &str, script: &str) {
         let end = format!("\n: > '{}'\n", self.done.display());
         let input = self.bash.stdin.as_mut().expect("piped");
         input.write_all([script, &end].concat().as_bytes()).expect("bash reads");
