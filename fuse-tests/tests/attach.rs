@@ -274,7 +274,8 @@ fn a_scan_is_for_kernels_that_know_partitions() {
     let attaches = Attaches::of(&disk.sandbox);
     let output = attaches.output(&["attach", "--scan", &disk.sandbox.reference("web01")]);
     if output.status.code() == Some(2) {
-        assert!(String::from_utf8_lossy(&output.stdout).contains("attach without --scan"));
+        let table = String::from_utf8_lossy(&output.stdout);
+        assert!(table.contains("attach without --scan"), "{table}{}", said(&output));
         assert!(attaches.listed().is_empty());
         return;
     }
