@@ -109,6 +109,9 @@ pub struct Table {
     /// Where the table itself lies, in bytes: boot sector, both copies of a GPT, links of a chain. Neither sorted nor disjoint.
     #[serde(skip)]
     pub own: Vec<Range<u64>>,
+    /// The first of the notes for which one cannot be sure that these are the partitions.
+    #[serde(skip)]
+    pub doubt: Option<String>,
 }
 
 /// A part of a disk.
@@ -137,9 +140,12 @@ pub struct Partition {
     /// Whether it holds other partitions rather than a filesystem.
     #[serde(skip)]
     pub container: bool,
+    /// Whether a disk with a GPT names it in its MBR only. Its number is then none of Linux, but follows those of the GPT.
+    pub only_in_mbr: bool,
 }
 
 /// A partition as a table describes it, before it is checked against the disk. Counts in bytes.
+#[derive(Clone, PartialEq)]
 struct Slot {
     number: u32,
     start: u64,
@@ -150,6 +156,7 @@ struct Slot {
     partition_uuid: Option<String>,
     /// Holds other partitions rather than a filesystem.
     container: bool,
+    only_in_mbr: bool,
 }
 
 /// What one of the parsers found.
@@ -159,6 +166,13 @@ struct Found {
     disk_id: String,
     slots: Vec<Slot>,
     own: Vec<Range<u64>>,
+}
+
+impl Found {
+    /// Whether it names a partition of the same place.
+    fn has(&self, slot: &Slot) -> bool {
+        self.slots.iter().any(|own| (own.start, own.len) == (slot.start, slot.len))
+    }
 }
 
 /// Reads the partition table and the filesystem signatures of `disk`.
@@ -182,10 +196,12 @@ pub fn read_table(disk: &dyn ReadAt, logical_sector_hint: u32) -> Result<Table, 
         own: Vec::new(),
     });
     let filesystem = whole_disk_filesystem(found.kind, filesystem, &mut notes);
+    notes.condition(filesystem.as_ref(), "the disk");
     let (filesystem, filesystem_label, uuid) = Filesystem::into_parts(filesystem);
     let Found { kind, sector, disk_id, slots, own } = found;
     let partitions = place(slots, disk, &mut notes);
-    Ok(Table { kind, sector, disk_id, partitions, filesystem, filesystem_label, uuid, notes: notes.0, own })
+    let Notes { notes, doubt } = notes;
+    Ok(Table { kind, sector, disk_id, partitions, filesystem, filesystem_label, uuid, notes, own, doubt })
 }
 
 /// Decides which table counts, by the order that Linux and `blkid` use: a boot sector that is a filesystem's is no
@@ -200,8 +216,10 @@ fn find_table(
 ) -> Option<Found> {
     let sectors = sector_sizes(hint);
     let mbr = mbr::Boot::parse(boot);
-    if mbr.as_ref().is_some_and(mbr::Boot::protects_gpt) {
-        if let Some(found) = gpt::read(whole, &sectors, gpt::Copies::Both, notes) {
+    let protecting = mbr.as_ref().filter(|boot| boot.protects_gpt());
+    if let Some(boot) = protecting {
+        if let Some(mut found) = gpt::read(whole, &sectors, gpt::Copies::Both, notes) {
+            add_hybrid(whole, boot, &mut found, notes);
             return Some(found);
         }
         notes.add("the first sector protects a GPT, but neither copy of that is valid".to_owned());
@@ -209,13 +227,44 @@ fn find_table(
     if filesystem.is_some_and(Filesystem::owns_boot_sector) {
         return None;
     }
+    let was_searched = protecting.is_some();
     if let Some(boot) = mbr.filter(mbr::Boot::has_partitions) {
-        return Some(mbr::read(whole, &boot, sector_or_512(hint), notes));
+        let found = mbr::read(whole, &boot, sector_or_512(hint), notes);
+        let hidden = if was_searched { None } else { gpt::hidden(whole, &sectors) };
+        if hidden.is_some_and(|gpt| gpt.slots.iter().any(|slot| !found.has(slot))) {
+            notes.add("the MBR is used, but there is a GPT too, which names other partitions".to_owned());
+        }
+        return Some(found);
+    }
+    if was_searched {
+        return None;
     }
     let copies = if filesystem.is_some() { gpt::Copies::Primary } else { gpt::Copies::Both };
     let found = gpt::read(whole, &sectors, copies, notes)?;
     notes.add("the protective MBR in front of the GPT is missing".to_owned());
     Some(found)
+}
+
+/// Adds to a GPT what only the MBR in front of it names, with numbers behind those of the GPT.
+fn add_hybrid(whole: &Window<'_>, boot: &mbr::Boot, found: &mut Found, notes: &mut Notes) {
+    if !boot.has_partitions() {
+        return;
+    }
+    let mut within = Notes::default();
+    let mbr = mbr::read(whole, boot, found.sector, &mut within);
+    within.notes.into_iter().for_each(|note| notes.add(format!("in the MBR in front of the GPT: {note}")));
+    let is_extra = |slot: &Slot| !slot.container && !mbr::is_protective(slot) && !found.has(slot);
+    let extra: Vec<Slot> = mbr.slots.into_iter().filter(is_extra).collect();
+    if extra.is_empty() {
+        return;
+    }
+    let last = found.slots.iter().map(|slot| slot.number).max().unwrap_or(0);
+    for (number, slot) in (last + 1..).zip(extra) {
+        let entry = slot.number;
+        notes.add(format!("partition {number} is only in the MBR (there number {entry}), not in the GPT"));
+        found.slots.push(Slot { number, partition_uuid: None, only_in_mbr: true, ..slot });
+    }
+    found.own.extend(mbr.own);
 }
 
 /// The sector sizes to look for a GPT with, without repetition.
@@ -265,6 +314,7 @@ fn place(slots: Vec<Slot>, disk: &dyn ReadAt, notes: &mut Notes) -> Vec<Partitio
         let window = Window::part(disk, slot.start, len);
         let filesystem =
             if slot.container { None } else { notes.probe(&window, &format!("partition {number}")) };
+        notes.condition(filesystem.as_ref(), &format!("partition {number}"));
         let (filesystem, filesystem_label, uuid) = Filesystem::into_parts(filesystem);
         partitions.push(Partition {
             number,
@@ -278,19 +328,38 @@ fn place(slots: Vec<Slot>, disk: &dyn ReadAt, notes: &mut Notes) -> Vec<Partitio
             filesystem_label,
             uuid,
             container: slot.container,
+            only_in_mbr: slot.only_in_mbr,
         });
     }
     partitions
 }
 
-/// A bounded list of remarks.
+/// A bounded list of remarks, none of them twice.
 #[derive(Default)]
-struct Notes(Vec<String>);
+struct Notes {
+    notes: Vec<String>,
+    /// The first that puts the table in doubt.
+    doubt: Option<String>,
+}
 
 impl Notes {
+    /// Adds a note that puts the table in doubt.
     fn add(&mut self, note: String) {
-        if self.0.len() < MAX_NOTES {
-            self.0.push(note);
+        self.doubt.get_or_insert_with(|| note.clone());
+        self.mention(note);
+    }
+
+    /// Adds a note that leaves no doubt of what the partitions are.
+    fn mention(&mut self, note: String) {
+        if self.notes.len() < MAX_NOTES && !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    /// Tells what a filesystem says of its own condition.
+    fn condition(&mut self, filesystem: Option<&Filesystem>, what: &str) {
+        if let Some((kind, condition)) = filesystem.and_then(|found| Some((found.kind, found.condition?))) {
+            self.mention(format!("{what} ({kind}) is {condition}"));
         }
     }
 

@@ -47,7 +47,7 @@ pub fn volumes(disk: &dyn ReadAt, sector: u32) -> io::Result<Vec<Volume>> {
 
 fn undivided(disk: &dyn ReadAt, table: &Table) -> Volume {
     let range = 0..disk.len();
-    let doubt = table.notes.first().map(|note| Distrust::Because(note.clone()));
+    let doubt = table.doubt.clone().map(Distrust::Because);
     Volume {
         number: None,
         filesystem: table.filesystem.clone(),
@@ -71,7 +71,7 @@ fn divided(disk: &dyn ReadAt, table: &Table, part: &Partition) -> Volume {
 
 /// What is wrong with a partition whatever it holds.
 fn doubt(table: &Table, part: &Partition) -> Option<Distrust> {
-    if let Some(note) = table.notes.first() {
+    if let Some(note) = &table.doubt {
         return Some(Distrust::Because(format!("the partition table is in doubt: {note}")));
     }
     let range = part.start..part.start + part.len;

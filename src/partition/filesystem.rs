@@ -30,11 +30,13 @@ pub(super) struct Filesystem {
     pub(super) kind: &'static str,
     pub(super) label: Option<String>,
     pub(super) uuid: Option<String>,
+    /// What it says itself of being ailing: the end of a sentence.
+    pub(super) condition: Option<&'static str>,
 }
 
 impl Filesystem {
     fn new(kind: &'static str) -> Self {
-        Self { kind, label: None, uuid: None }
+        Self { kind, label: None, uuid: None, condition: None }
     }
 
     /// Kind, label and UUID.

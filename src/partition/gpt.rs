@@ -1,10 +1,12 @@
 //! GUID partition tables, after the UEFI specification 2.10, section 5.3.
 //!
-//! Invariants: a copy counts only if the checksums of its header and of its entries are right, and if it stands
+//! Invariants: a copy is sound only if the checksums of its header and of its entries are right, and if it stands
 //! where it says it does; sizes are bounded before anything is read.
 //!
-//! The two copies are not compared; the backup is read only if the primary does not count.
+//! The primary is used before its backup, and a copy whose header is damaged, but not its entries, only if none is
+//! sound. Where the copies differ, or the backup is not sound, that is told.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::bytes::{Fields, Window, printable};
@@ -42,11 +44,27 @@ pub(super) enum Copies {
     Both,
 }
 
-/// Looks for a valid table with each of the sector sizes; all primaries come before all backups.
+/// The most partitions of which it is told that the copies differ.
+const MAX_DIFFERENCES: usize = 8;
+
+/// A table that was read, and where its other copy should be.
+struct Copy {
+    found: Found,
+    other: u64,
+    /// What is wrong with its header, if anything is.
+    damage: Option<&'static str>,
+}
+
+/// Looks for a table with each of the sector sizes; all primaries come before all backups.
 pub(super) fn read(whole: &Window<'_>, sectors: &[u32], copies: Copies, notes: &mut Notes) -> Option<Found> {
+    let mut damaged = None;
     for &sector in sectors {
-        if let Some(found) = read_copy(whole, sector, 1, "primary", notes) {
-            return Some(found);
+        match noted(read_copy(whole, sector, 1), sector, "primary", notes) {
+            Some(copy) if copy.damage.is_none() => {
+                compare(whole, sector, &copy, notes);
+                return Some(copy.found);
+            }
+            copy => damaged = damaged.or(copy),
         }
     }
     if copies == Copies::Primary {
@@ -54,42 +72,118 @@ pub(super) fn read(whole: &Window<'_>, sectors: &[u32], copies: Copies, notes: &
     }
     for &sector in sectors {
         let Some(last) = (whole.len() / u64::from(sector)).checked_sub(1) else { continue };
-        if let Some(found) = read_copy(whole, sector, last, "backup", notes) {
-            notes.add(
-                "the primary GPT is missing or damaged; its backup at the disk's end is used".to_owned(),
-            );
-            return Some(found);
+        match noted(read_copy(whole, sector, last), sector, "backup", notes) {
+            Some(copy) if copy.damage.is_none() => {
+                notes.add(
+                    "the primary GPT is missing or damaged; its backup at the disk's end is used".to_owned(),
+                );
+                return Some(copy.found);
+            }
+            copy => damaged = damaged.or(copy),
         }
     }
-    None
+    let found = damaged?.found;
+    notes.add(
+        "no copy of the GPT has a sound header; what is listed are entries whose own checksum is right"
+            .to_owned(),
+    );
+    Some(found)
 }
 
-/// Reads the copy whose header is in sector `lba`; what is wrong with one that claims to be there becomes a note.
-fn read_copy(whole: &Window<'_>, sector: u32, lba: u64, which: &str, notes: &mut Notes) -> Option<Found> {
-    let read = |offset: u64, len: usize| whole.read_up_to(offset, len).map_err(|error| error.to_string());
-    let parse = || -> Result<Option<Found>, String> {
-        let bytes = read(lba * u64::from(sector), sector as usize)?;
-        if !Fields(&bytes).has(0, SIGNATURE) {
-            return Ok(None);
-        }
-        let header = Header::parse(&bytes, lba)?;
-        let start = header.entries_lba.checked_mul(u64::from(sector)).ok_or("its entries lie nowhere")?;
-        let entries = read(start, header.entries_len()?)?;
-        if crc32fast::hash(&entries) != header.entries_crc {
-            return Err("the checksum of its entries is wrong".to_owned());
-        }
-        let slots = slots(&entries, header.entry_len, sector);
-        let own = header.unusable(whole.len(), u64::from(sector));
-        Ok(Some(Found { kind: TableKind::Gpt, sector, disk_id: header.disk_id, slots, own }))
+/// The sound table, of either copy, that another table hides. Says nothing of what is not sound.
+pub(super) fn hidden(whole: &Window<'_>, sectors: &[u32]) -> Option<Found> {
+    let sound = |sector: u32, lba: u64| {
+        let copy = read_copy(whole, sector, lba).ok().flatten();
+        copy.filter(|copy| copy.damage.is_none()).map(|copy| copy.found)
     };
-    parse().unwrap_or_else(|problem| {
+    let last = |sector: u32| (whole.len() / u64::from(sector)).checked_sub(1);
+    let primary = sectors.iter().find_map(|sector| sound(*sector, 1));
+    primary.or_else(|| sectors.iter().find_map(|sector| sound(*sector, last(*sector)?)))
+}
+
+/// Tells what is wrong with a copy.
+fn noted(copy: Result<Option<Copy>, String>, sector: u32, which: &str, notes: &mut Notes) -> Option<Copy> {
+    let (copy, problem) = match copy {
+        Ok(copy) => {
+            let damage = copy.as_ref().and_then(|copy| copy.damage).map(str::to_owned);
+            (copy, damage)
+        }
+        Err(problem) => (None, Some(problem)),
+    };
+    if let Some(problem) = problem {
         notes.add(format!("the {which} GPT for sectors of {sector} bytes is not valid: {problem}"));
-        None
-    })
+    }
+    copy
+}
+
+/// Tells whether the backup of a sound primary is there and says the same.
+fn compare(whole: &Window<'_>, sector: u32, primary: &Copy, notes: &mut Notes) {
+    let Some(last) = (whole.len() / u64::from(sector)).checked_sub(1) else { return };
+    // On a disk that was enlarged the backup is where the end was.
+    let at = if (2..=last).contains(&primary.other) { primary.other } else { last };
+    let backup = match read_copy(whole, sector, at) {
+        Ok(Some(Copy { found, damage: None, .. })) => found,
+        Ok(Some(Copy { damage: Some(problem), .. })) => {
+            return notes.mention(format!("the backup GPT is damaged: {problem}"));
+        }
+        Ok(None) if primary.other > last => {
+            return notes
+                .mention("the backup GPT is missing: it should lie beyond the disk's end".to_owned());
+        }
+        Ok(None) => return notes.mention(format!("the backup GPT is missing: it should be in sector {at}")),
+        Err(problem) => return notes.mention(format!("the backup GPT is damaged: {problem}")),
+    };
+    let differing = differing(&primary.found.slots, &backup.slots);
+    if !differing.is_empty() {
+        let shown: Vec<_> = differing.iter().take(MAX_DIFFERENCES).map(u32::to_string).collect();
+        let more = if differing.len() > shown.len() { " and more" } else { "" };
+        let numbers = shown.join(", ");
+        notes.add(format!(
+            "the GPT and its backup differ in partitions {numbers}{more}; what is listed is that of the primary"
+        ));
+    } else if backup.disk_id != primary.found.disk_id {
+        notes.add("the GPT and its backup name different disks; the primary is used".to_owned());
+    }
+}
+
+/// The numbers of partitions that only one of two tables has, or that are not the same in both.
+fn differing(one: &[Slot], other: &[Slot]) -> BTreeSet<u32> {
+    let by_number = |slots: &[Slot]| slots.iter().map(|slot| (slot.number, slot.clone())).collect();
+    let (one, other): (BTreeMap<u32, Slot>, BTreeMap<u32, Slot>) = (by_number(one), by_number(other));
+    let numbers = one.keys().chain(other.keys());
+    numbers.copied().filter(|number| one.get(number) != other.get(number)).collect()
+}
+
+/// Reads the copy whose header is in sector `lba`; `None` if nothing there claims to be one. A header whose own
+/// checksum is wrong is damaged, but the table is read if its entries are right for what the header says of them.
+fn read_copy(whole: &Window<'_>, sector: u32, lba: u64) -> Result<Option<Copy>, String> {
+    let read = |offset: u64, len: usize| whole.read_up_to(offset, len).map_err(|error| error.to_string());
+    let bytes = read(lba.saturating_mul(u64::from(sector)), sector as usize)?;
+    if !Fields(&bytes).has(0, SIGNATURE) {
+        return Ok(None);
+    }
+    let (header, damage) = Header::parse(&bytes, lba)?;
+    let wrong = |problem: &str| damage.unwrap_or(problem).to_owned();
+    let start = header.entries_lba.checked_mul(u64::from(sector));
+    let start = start.ok_or_else(|| wrong("its entries lie nowhere"))?;
+    let entries = read(start, header.entries_len().map_err(wrong)?)?;
+    if crc32fast::hash(&entries) != header.entries_crc {
+        return Err(wrong("the checksum of its entries is wrong"));
+    }
+    let slots = slots(&entries, header.entry_len, sector);
+    // The checksum of nothing proves nothing.
+    if let Some(problem) = damage.filter(|_| slots.is_empty()) {
+        return Err(problem.to_owned());
+    }
+    let own = header.unusable(whole.len(), u64::from(sector));
+    let found = Found { kind: TableKind::Gpt, sector, disk_id: header.disk_id, slots, own };
+    Ok(Some(Copy { found, other: header.other, damage }))
 }
 
 struct Header {
     disk_id: String,
+    /// The sector of the other copy's header.
+    other: u64,
     first_usable: u64,
     last_usable: u64,
     entries_lba: u64,
@@ -99,8 +193,9 @@ struct Header {
 }
 
 impl Header {
-    /// Checks the header in `bytes`, one sector, that was read at `lba`.
-    fn parse(bytes: &[u8], lba: u64) -> Result<Self, &'static str> {
+    /// Checks the header in `bytes`, one sector, that was read at `lba`. Returns what is wrong as well if only that is
+    /// its checksum.
+    fn parse(bytes: &[u8], lba: u64) -> Result<(Self, Option<&'static str>), &'static str> {
         let fields = Fields(bytes);
         let len = fields.u32(12);
         if len < HEADER_LEN || len as usize > bytes.len() {
@@ -108,21 +203,21 @@ impl Header {
         }
         let mut header = fields.slice(0, len as usize).to_vec();
         header[HEADER_CRC..HEADER_CRC + 4].fill(0);
-        if crc32fast::hash(&header) != fields.u32(HEADER_CRC) {
-            return Err("the checksum of its header is wrong");
-        }
-        if fields.u64(24) != lba {
+        let is_whole = crc32fast::hash(&header) == fields.u32(HEADER_CRC);
+        if is_whole && fields.u64(24) != lba {
             return Err("its header belongs elsewhere");
         }
-        Ok(Self {
+        let header = Self {
             disk_id: fields.guid(56).unwrap_or_default(),
+            other: fields.u64(32),
             first_usable: fields.u64(40),
             last_usable: fields.u64(48),
             entries_lba: fields.u64(72),
             entry_count: fields.u32(80),
             entry_len: fields.u32(84),
             entries_crc: fields.u32(88),
-        })
+        };
+        Ok((header, (!is_whole).then_some("the checksum of its header is wrong")))
     }
 
     /// What no partition may use, for both copies of the table lie there: all before the first and behind the last usable sector, and at least a
@@ -168,6 +263,7 @@ fn slot(number: u32, entry: Fields<'_>, sector: u32) -> Option<Slot> {
         label: name(entry.slice(56, 2 * NAME_UNITS)),
         partition_uuid: entry.guid(16),
         container: false,
+        only_in_mbr: false,
     })
 }
 

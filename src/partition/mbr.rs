@@ -48,7 +48,15 @@ impl Entry {
             label: String::new(),
             partition_uuid: disk_id.strip_prefix("0x").map(|id| format!("{id}-{number:02x}")),
             container: self.is_extended(),
+            only_in_mbr: false,
         }
+    }
+}
+
+impl Slot {
+    /// Whether another lies within it. Of an MBR only: no sum there overflows.
+    fn holds(&self, inner: &Self) -> bool {
+        inner.start >= self.start && inner.start + inner.len <= self.start + self.len
     }
 }
 
@@ -83,6 +91,11 @@ impl Boot {
     }
 }
 
+/// Whether a slot stands for the GPT.
+pub(super) fn is_protective(slot: &Slot) -> bool {
+    slot.type_code == format!("{GPT_PROTECTIVE:#04x}")
+}
+
 fn entries(sector: Fields<'_>) -> [Entry; 4] {
     std::array::from_fn(|index| {
         let at = 446 + 16 * index;
@@ -104,8 +117,13 @@ pub(super) fn read(whole: &Window<'_>, boot: &Boot, sector: u32, notes: &mut Not
         .collect();
     let mut chain = Chain { whole, sector, seen: HashSet::new(), next_number: FIRST_LOGICAL };
     for (number, extended) in numbered().filter(|(_, entry)| entry.is_extended()) {
+        let first = slots.len();
         if let Err(problem) = chain.follow(extended.start, &disk_id, &mut slots) {
             notes.add(format!("logical partitions of partition {number} may be missing: {problem}"));
+        }
+        let outer = extended.slot(number, extended.start, sector, &disk_id);
+        for slot in slots.iter().skip(first).filter(|slot| !outer.holds(slot)) {
+            notes.add(format!("logical partition {} does not lie within partition {number}", slot.number));
         }
     }
     let len = u64::from(sector);

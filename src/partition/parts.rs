@@ -1,7 +1,7 @@
 //! The parts of a disk that can be opened by themselves, and their names: `1-efi`, `2-root`.
 //!
 //! A name is the part's number and a word that tells people what it is. It is unique on its disk (numbers are), fit for a file name
-//! anywhere, and at most [`MAX_WORD`] bytes and a number long, whatever labels the disk carries.
+//! anywhere, and at most [`MAX_WORD`] bytes, a number and `mbr-` long, whatever labels the disk carries.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
@@ -10,6 +10,9 @@ use super::{Partition, Table, TableKind};
 
 /// The longest word in a name, in bytes.
 const MAX_WORD: usize = 64;
+
+/// The most pairs of parts that share bytes of which it is told.
+const MAX_OVERLAPS: usize = 32;
 
 /// Words for types of partitions that say more than any label does.
 const ROLES: [(&str, &str); 9] = [
@@ -63,17 +66,14 @@ pub fn remarks(table: &Table, parts: &[Part]) -> Vec<String> {
     let mut remarks = table.notes.clone();
     let mut sorted: Vec<&Part> = parts.iter().collect();
     sorted.sort_by_key(|part| (part.start, part.number));
-    // The one that reaches farthest of those before.
-    let mut farthest: Option<&Part> = None;
-    for part in sorted {
-        if let Some(other) = farthest.filter(|other| part.start < other.start + other.len) {
-            remarks.push(format!(
-                "partitions {} and {} overlap: one of them is wrong",
-                other.number, part.number
-            ));
-        }
-        farthest = farthest.filter(|other| other.start + other.len >= part.start + part.len).or(Some(part));
-    }
+    let overlaps = sorted.iter().enumerate().flat_map(|(at, one)| {
+        let behind = sorted.iter().skip(at + 1).take_while(|other| other.start < one.start + one.len);
+        behind.map(|other| (one.number, other.number))
+    });
+    let told = overlaps.take(MAX_OVERLAPS);
+    remarks.extend(
+        told.map(|(one, other)| format!("partitions {one} and {other} overlap: one of them is wrong")),
+    );
     remarks
 }
 
@@ -103,9 +103,10 @@ impl Part {
         let role = role.map_or("", |(_, word)| word);
         let given_word = if GENERIC.contains(&given.to_lowercase().as_str()) { "" } else { given };
         let word = first_word(&[role, own, given_word, filesystem, &partition.type_name]);
+        let origin = if partition.only_in_mbr { "mbr-" } else { "" };
         Self {
             number,
-            name: format!("{number}-{word}"),
+            name: format!("{number}-{origin}{word}"),
             start,
             len,
             filesystem: partition.filesystem.clone(),
@@ -157,6 +158,7 @@ mod tests {
             filesystem_label: some(own),
             uuid: None,
             container: type_name == "Extended",
+            only_in_mbr: false,
         }
     }
 
@@ -171,6 +173,7 @@ mod tests {
             uuid: None,
             notes: Vec::new(),
             own: Vec::new(),
+            doubt: None,
         }
     }
 
@@ -219,6 +222,9 @@ mod tests {
         let told = remarks(&table, &parts(&table, 1 << 20));
         let overlap = |one, other| format!("partitions {one} and {other} overlap: one of them is wrong");
         assert_eq!(told, ["a note".to_owned(), overlap(2, 3), overlap(2, 4)]);
+        table.partitions[3] = Partition { number: 4, ..table.partitions[2].clone() };
+        let told = remarks(&table, &parts(&table, 1 << 20));
+        assert_eq!(told[1..], [overlap(2, 3), overlap(2, 4), overlap(3, 4)], "two are the same");
     }
 
     #[test]

@@ -163,11 +163,128 @@ fn backup_gpt_stands_in_for_a_damaged_primary() {
 fn gpt_that_is_damaged_twice_is_no_table() {
     let mut disk = gpt(512, &[(10, 19, "a")]);
     disk[600] ^= 1;
-    let backup = (SECTORS - 1) * 512 + 60;
+    let backup = (SECTORS - 1) * 512 + 88;
     disk[backup] ^= 1;
     let table = table_of(&disk);
     assert_eq!((table.kind, table.partitions.len()), (TableKind::None, 0));
     assert!(table.notes.iter().any(|note| note.contains("neither copy")), "{:?}", table.notes);
+    let mut notes = table.notes.clone();
+    notes.dedup();
+    assert_eq!((notes.len(), &notes), (3, &table.notes), "each is said once");
+}
+
+#[test]
+fn sound_entries_behind_damaged_headers_are_shown() {
+    for copies in [[1, SECTORS - 1], [SECTORS - 1, 1]] {
+        let mut disk = gpt(512, &[(10, 19, "a"), (30, 39, "b")]);
+        copies.iter().for_each(|header| disk[header * 512 + 60] ^= 1);
+        // Which one is used is no matter if the entries of the other are gone.
+        let entries = if copies[0] == 1 { 2 } else { SECTORS - 1 - 4 };
+        disk[entries * 512 + 40] ^= 1;
+        let table = table_of(&disk);
+        assert_eq!((table.kind, places(&table)), (TableKind::Gpt, vec![(1, 10, 10), (2, 30, 10)]));
+        assert!(table.notes.iter().any(|note| note.contains("no copy of the GPT has a sound header")));
+        assert!(table.doubt.is_some());
+    }
+    let mut nothing = gpt(512, &[]);
+    [1, SECTORS - 1].iter().for_each(|header| nothing[header * 512 + 60] ^= 1);
+    assert_eq!(table_of(&nothing).kind, TableKind::None, "nothing vouches for an empty table");
+}
+
+#[test]
+fn a_backup_gpt_that_is_gone_or_damaged_is_told_and_is_no_doubt() {
+    let whole = gpt(512, &[(10, 19, "a")]);
+    let mut gone = whole.clone();
+    gone[(SECTORS - 33) * 512..].fill(0);
+    let mut damaged = whole.clone();
+    damaged[(SECTORS - 1) * 512 + 60] ^= 1;
+    let mut entries = whole.clone();
+    entries[(SECTORS - 5) * 512 + 40] ^= 1;
+    let cut = whole[..(SECTORS - 40) * 512].to_vec();
+    let cases =
+        [(gone, "missing"), (damaged, "header"), (entries, "entries"), (cut, "beyond the disk's end")];
+    for (disk, said) in cases {
+        let table = table_of(&disk);
+        assert_eq!(places(&table), [(1, 10, 10)], "{said}");
+        let [note] = &table.notes[..] else { panic!("{said}: {:?}", table.notes) };
+        assert!(note.starts_with("the backup GPT is") && note.contains(said), "{note}");
+        assert_eq!(table.doubt, None, "{said}");
+    }
+    let mut enlarged = whole;
+    enlarged.resize(2 * SECTORS * 512, 0);
+    assert_eq!(table_of(&enlarged).notes, [""; 0], "the backup is where the disk ended");
+}
+
+#[test]
+fn copies_of_a_gpt_that_differ_are_told_by_their_partitions() {
+    let mut disk = gpt(512, &[(10, 19, "a"), (30, 39, "b"), (50, 59, "c")]);
+    let other = gpt(512, &[(10, 19, "a"), (30, 49, "b")]);
+    disk[(SECTORS - 5) * 512..].copy_from_slice(&other[(SECTORS - 5) * 512..]);
+    let table = table_of(&disk);
+    assert_eq!(places(&table), [(1, 10, 10), (2, 30, 10), (3, 50, 10)]);
+    let [note] = &table.notes[..] else { panic!("{:?}", table.notes) };
+    assert!(note.contains("differ in partitions 2, 3;"), "{note}");
+    assert_eq!(table.doubt.as_ref(), Some(note));
+}
+
+#[test]
+fn partitions_that_only_a_hybrid_mbr_names_are_shown_behind_those_of_the_gpt() {
+    let mut disk = gpt(512, &[(10, 19, "a"), (30, 39, "b")]);
+    slot(&mut disk, 0, 1, 0x83, 10, 10);
+    assert_eq!(table_of(&disk).notes, [""; 0], "the GPT has all that the MBR has");
+    slot(&mut disk, 0, 2, 0x83, 60, 20);
+    put(&mut disk, 60 * 512 + 1080, b"\x53\xef");
+    put(&mut disk, 60 * 512 + 1028, &[1]);
+    let table = table_of(&disk);
+    assert_eq!((table.kind, places(&table)), (TableKind::Gpt, vec![(1, 10, 10), (2, 30, 10), (3, 60, 20)]));
+    assert_eq!(table.notes, ["partition 3 is only in the MBR (there number 3), not in the GPT"]);
+    assert!(table.doubt.is_some() && table.partitions[2].partition_uuid.is_none());
+    let names: Vec<_> = parts(&table, disk.len() as u64).into_iter().map(|part| part.name).collect();
+    assert_eq!(names, ["1-a", "2-b", "3-mbr-ext2"]);
+}
+
+#[test]
+fn a_gpt_behind_an_mbr_is_told_if_it_names_others() {
+    let mut disk = gpt(512, &[(10, 19, "a")]);
+    slot(&mut disk, 0, 0, 0x83, 10, 10);
+    let table = table_of(&disk);
+    assert_eq!((table.kind, &table.notes[..]), (TableKind::Mbr, &[][..]));
+    slot(&mut disk, 0, 0, 0x83, 30, 10);
+    for part in [0..0, 512..1024, (SECTORS - 1) * 512..SECTORS * 512] {
+        let mut disk = disk.clone();
+        disk[part].fill(0);
+        let table = table_of(&disk);
+        assert_eq!((table.kind, places(&table)), (TableKind::Mbr, vec![(1, 30, 10)]));
+        assert!(table.notes[0].contains("there is a GPT too"), "{:?}", table.notes);
+        assert_eq!(table.doubt.as_ref(), table.notes.first());
+    }
+}
+
+#[test]
+fn logical_partitions_outside_of_theirs_are_told() {
+    let mut disk = mbr();
+    slot(&mut disk, 0, 1, 0x05, 100, 255);
+    let table = table_of(&disk);
+    assert_eq!(places(&table), [(1, 10, 90), (2, 100, 255), (5, 101, 50), (6, 302, 60)]);
+    assert_eq!(table.notes, ["logical partition 6 does not lie within partition 2"]);
+}
+
+#[test]
+fn filesystems_marked_as_ailing_are_told_and_are_no_doubt_of_the_table() {
+    let mut disk = gpt(512, &[(10, 19, "a")]);
+    put(&mut disk, 10 * 512 + 1028, &[1]);
+    put(&mut disk, 10 * 512 + 1080, b"\x53\xef\x01\0");
+    assert_eq!(table_of(&disk).notes, [""; 0]);
+    disk[10 * 512 + 1082] = 2;
+    let table = table_of(&disk);
+    assert_eq!(table.notes, ["partition 1 (ext2) is marked as having errors; fsck was due"]);
+    assert_eq!(table.doubt, None);
+    let mut xfs = vec![0; 4096];
+    put(&mut xfs, 0, b"XFSB\0\0\x10\0");
+    put(&mut xfs, 100, &[0xb4, 0xa5]);
+    assert_eq!(table_of(&xfs).notes, [""; 0]);
+    xfs[219] = 0x10;
+    assert_eq!(table_of(&xfs).notes, ["the disk (xfs) is marked as needing repair; xfs_repair was due"]);
 }
 
 #[test]

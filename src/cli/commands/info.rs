@@ -15,7 +15,7 @@ use crate::format::config::{ChunkerKind, EncryptionMode};
 use crate::format::record::{ArchiveRecord, Member};
 use crate::image::Image;
 use crate::image::reader::ImageReader;
-use crate::partition::{Partition, Table, TableKind};
+use crate::partition::{Partition, Table, TableKind, parts, remarks};
 use crate::repository::archives::Archive;
 use crate::repository::liveness::{ListedSession, list_sessions};
 use crate::repository::reference::Reference;
@@ -111,7 +111,12 @@ fn archive(args: &ListArgs, opened: &Opened, archive: &Archive) -> anyhow::Resul
     let record = opened.repository.record(archive.id())?;
     let reader = Arc::new(ImageReader::new(opened.repository.clone(), CACHE));
     let stored = stored(&reader, &record)?;
-    let tables: Vec<Option<Table>> = record.members.iter().map(|member| table(&reader, member)).collect();
+    let remarked = |member: &Member| {
+        let mut table = table(&reader, member)?;
+        table.notes = remarks(&table, &parts(&table, member.size));
+        Some(table)
+    };
+    let tables: Vec<Option<Table>> = record.members.iter().map(remarked).collect();
     if args.json {
         return output::json(&document(archive, &record, &stored, &tables));
     }

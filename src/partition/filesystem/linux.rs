@@ -7,7 +7,12 @@ use super::Filesystem;
 const EXT3_INCOMPAT: u32 = 0x02 | 0x04 | 0x10;
 const EXT3_RO_COMPAT: u32 = 0x01 | 0x02 | 0x04;
 const EXT_HAS_JOURNAL: u32 = 0x04;
+/// The state in which errors were found.
+const EXT_ERRORS: u16 = 0x02;
 const EXT_IS_JOURNAL: u32 = 0x08;
+
+/// An incompatible feature of version 5: not to be mounted before a repair.
+const XFS_NEEDS_REPAIR: u32 = 0x10;
 
 /// Page sizes that Linux runs with; swap space is signed at the end of its first page.
 const PAGES: [usize; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
@@ -44,19 +49,25 @@ fn ext(head: Fields<'_>) -> Option<Filesystem> {
     } else {
         "ext2"
     };
-    Some(Filesystem { kind, label: head.text(AT + 120, 16), uuid: head.uuid(AT + 104) })
+    let has_errors = head.u16(AT + 58) & EXT_ERRORS != 0;
+    let condition = has_errors.then_some("marked as having errors; fsck was due");
+    Some(Filesystem { kind, label: head.text(AT + 120, 16), uuid: head.uuid(AT + 104), condition })
 }
 
 fn xfs(head: Fields<'_>) -> Option<Filesystem> {
     let block = u32::from_be_bytes(head.array(4));
     let right = head.has(0, b"XFSB") && block.is_power_of_two() && (512..=65536).contains(&block);
-    right.then(|| Filesystem { kind: "xfs", label: head.text(108, 12), uuid: head.uuid(32) })
+    let version = u16::from_be_bytes(head.array(100)) & 0xf;
+    let needs_repair = version == 5 && u32::from_be_bytes(head.array(216)) & XFS_NEEDS_REPAIR != 0;
+    let condition = needs_repair.then_some("marked as needing repair; xfs_repair was due");
+    right.then(|| Filesystem { kind: "xfs", label: head.text(108, 12), uuid: head.uuid(32), condition })
 }
 
 fn btrfs(head: Fields<'_>) -> Option<Filesystem> {
     const AT: usize = 64 << 10;
     let right = head.has(AT + 64, b"_BHRfS_M");
-    right.then(|| Filesystem { kind: "btrfs", label: head.text(AT + 299, 256), uuid: head.uuid(AT + 32) })
+    let (label, uuid) = (head.text(AT + 299, 256), head.uuid(AT + 32));
+    right.then(|| Filesystem { label, uuid, ..Filesystem::new("btrfs") })
 }
 
 fn squashfs(head: Fields<'_>) -> Option<Filesystem> {
@@ -66,7 +77,8 @@ fn squashfs(head: Fields<'_>) -> Option<Filesystem> {
 fn swap(head: Fields<'_>) -> Option<Filesystem> {
     let signed = |magic: &[u8]| PAGES.iter().any(|page| head.has(page - 10, magic));
     if signed(b"SWAPSPACE2") {
-        return Some(Filesystem { kind: "swap", label: head.text(1052, 16), uuid: head.uuid(1036) });
+        let (label, uuid) = (head.text(1052, 16), head.uuid(1036));
+        return Some(Filesystem { label, uuid, ..Filesystem::new("swap") });
     }
     if SUSPENDED.iter().any(|magic| signed(magic)) {
         return Some(Filesystem::new("swsuspend"));

@@ -42,7 +42,7 @@ fn vfat(head: Fields<'_>) -> Option<Filesystem> {
         return Some(Filesystem::new("vfat"));
     };
     let label = head.text(at + 4, 11).filter(|label| label != "NO NAME");
-    Some(Filesystem { kind: "vfat", label, uuid: Some(serial(head.u32(at))) })
+    Some(Filesystem { label, uuid: Some(serial(head.u32(at))), ..Filesystem::new("vfat") })
 }
 
 fn iso9660(head: Fields<'_>) -> Option<Filesystem> {

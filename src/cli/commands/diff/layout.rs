@@ -124,6 +124,7 @@ mod tests {
             filesystem_label: None,
             uuid: None,
             container: false,
+            only_in_mbr: false,
         }
     }
 
