@@ -3,6 +3,7 @@
 mod base;
 pub mod copy;
 pub mod create;
+mod cutter;
 pub mod earlier;
 mod error;
 pub mod extract;

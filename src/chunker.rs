@@ -33,11 +33,12 @@ impl Chunker {
         Self { params, gear: Box::new(*gear), gear_shifted, masks }
     }
 
-    /// The length of the first chunk of `stream`, which is not empty.
+    /// The length of the first chunk of `stream`, in bytes; `stream` is not empty.
     ///
     /// FastCDC as of 2020: Xia et al., "The Design of Fast Content-Defined Chunking for Data Deduplication Based Storage
     /// Systems", IEEE TPDS 31(9).
-    fn cut(&self, stream: &[u8]) -> usize {
+    #[must_use]
+    pub fn first_len(&self, stream: &[u8]) -> usize {
         let ChunkerParams { kind, min, avg, max } = self.params;
         let [min, avg, max] = [min, avg, max].map(|len| len as usize);
         match kind {
@@ -52,12 +53,35 @@ impl Chunker {
         }
     }
 
+    /// Whether the first chunk of `stream` may be `len` bytes long, by the few bytes before its end and the one behind it.
+    ///
+    /// If it may, it is, provided that this chunker once cut the same `len` bytes there, and they did not end that stream or do end this one: it found no end
+    /// within them, and finds none now.
+    #[must_use]
+    pub fn may_cut(&self, stream: &[u8], len: usize) -> bool {
+        let ChunkerParams { kind, min, avg, max } = self.params;
+        let [min, avg, max] = [min, avg, max].map(|len| len as usize);
+        if kind == ChunkerKind::Fixed || len == stream.len() || len == max {
+            return len > 0 && len <= stream.len().min(max);
+        }
+        // Pairs of bytes are looked at, from the least length on, up to the greatest.
+        let looked_at = min..stream.len().min(max) & !1;
+        if !looked_at.contains(&len) {
+            return false;
+        }
+        // A byte leaves the sum with the 64th that follows it.
+        let window = &stream[min.max(len.saturating_sub(63))..=len];
+        let sum = window.iter().fold(0u64, |sum, byte| (sum << 1).wrapping_add(self.gear[*byte as usize]));
+        let (small, large) = self.masks;
+        sum & if len < avg.min(stream.len()) & !1 { small } else { large } == 0
+    }
+
     /// Cuts a stream into chunks, in order: their ranges in it.
     pub fn chunks<'a>(&'a self, stream: &'a [u8]) -> impl Iterator<Item = Range<usize>> + 'a {
         let mut start = 0;
         std::iter::from_fn(move || {
             let rest = stream.get(start..).filter(|rest| !rest.is_empty())?;
-            let range = start..start + self.cut(rest);
+            let range = start..start + self.first_len(rest);
             start = range.end;
             Some(range)
         })

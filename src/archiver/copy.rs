@@ -181,7 +181,10 @@ impl<'a> Run<'a> {
             Err(error @ repository::Error::Codec(_)) => return Err(error.into()),
             Err(error) => return Ok(Outcome::Damaged(error.into())),
         };
+        let chunker = elder.chunker.unwrap_or(self.reader.repository().config().chunker);
+        let chunker = (!self.options.recut && chunker != self.to.config().chunker).then_some(chunker);
         let record = ArchiveRecord {
+            chunker,
             name: archive.name.clone(),
             comment: archive.comment.clone(),
             tags: archive.tags.clone(),

@@ -344,6 +344,7 @@ fn record(
     let previous = others.find(|archive| archive.name == options.name);
     let named = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
     let user = named.unwrap_or_else(|| format!("uid {}", rustix::process::geteuid().as_raw()));
+    log::debug!("{} chunks are where they were in the archive before", store.counters.in_place());
     let record = ArchiveRecord {
         name: options.name.clone(),
         time: options.time.unwrap_or(started),
@@ -358,6 +359,7 @@ fn record(
         members,
         stats: store.counters.stats(),
         origin: None,
+        chunker: options.chunker.filter(|chunker| *chunker != repository.config().chunker),
     };
     Ok(record)
 }

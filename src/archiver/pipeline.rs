@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::base::Base;
-use super::earlier::Earlier;
+use super::earlier::{Earlier, Former};
 use super::error::{Error, Result};
 use super::gather::SpanData;
 use super::salvage::{Careful, ReadErrors};
@@ -21,7 +21,6 @@ use crate::extent::{HOLE_UNIT, span_len};
 use crate::format::limits::MAX_IMAGE;
 use crate::format::record::Root;
 use crate::image::tree_writer::TreeWriter;
-use crate::repository::index::Places;
 use crate::source::{Source, SourceKind, Stream};
 use crate::task::workers;
 
@@ -120,12 +119,8 @@ pub(super) fn store_image(
             let end = base.span_end(job.span);
             return Ok(Done { order: job.order, span: job.span, end, outcome: Some(outcome) });
         }
-        let places = reading
-            .earlier
-            .filter(|_| !store.index.is_held())
-            .map(|earlier| earlier.places(job.span))
-            .unwrap_or_default();
-        store_span(store, careful.as_ref(), span_shift, job, data, &places)
+        let former = reading.earlier.map(|earlier| earlier.span(job.span, store)).unwrap_or_default();
+        store_span(store, careful.as_ref(), span_shift, job, data, &former)
     };
     let stored = in_parallel(store, dispatch, work, stop, monitor)?;
     Ok(StoredImage {
@@ -269,7 +264,7 @@ fn store_span(
     span_shift: u8,
     job: Job,
     data: &mut SpanData,
-    places: &Places,
+    former: &Former,
 ) -> Result<Done> {
     let Job { order, span, content } = job;
     let base = span << span_shift;
@@ -292,7 +287,7 @@ fn store_span(
         }
     }
     let end = base + data.span_len() as u64;
-    Ok(Done { order, span, end, outcome: store.span(data, places)? })
+    Ok(Done { order, span, end, outcome: store.span(data, former)? })
 }
 
 type StoreNode<'a> = Box<

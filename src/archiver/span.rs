@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::cutter::Cutter;
+use super::earlier::Former;
 use super::error::Result;
 use super::gather::SpanData;
 use crate::chunker::{Chunker, lay_out};
@@ -18,7 +20,7 @@ use crate::format::record::CreateStats;
 use crate::format::span_map::{self, ChunkRef, SpanMap};
 use crate::id::{BlobId, PackId};
 use crate::image::tree_writer::StoredMap;
-use crate::repository::index::{Claim, Index, Places};
+use crate::repository::index::{Claim, Index};
 use crate::repository::packer::PackWriter;
 use crate::repository::{self, Repository};
 
@@ -46,6 +48,8 @@ pub(super) struct Writers {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) read: AtomicU64,
+    /// Chunks that are where they were in the archive before.
+    in_place: AtomicU64,
     new_chunks: AtomicU64,
     new_plain: AtomicU64,
     new_sealed: AtomicU64,
@@ -69,6 +73,11 @@ impl Counters {
             chunks: self.resumed_chunks.load(Ordering::Relaxed),
             plain: self.resumed_plain.load(Ordering::Relaxed),
         }
+    }
+
+    /// How many chunks are where they were in the archive before.
+    pub(super) fn in_place(&self) -> u64 {
+        self.in_place.load(Ordering::Relaxed)
     }
 
     /// So many chunks were there already.
@@ -113,8 +122,8 @@ impl Store<'_> {
         self.repository.keyring()
     }
 
-    /// Stores a span; `None` if all of it is zero. Chunks of it may lie in `places`.
-    pub(super) fn span(&self, data: &SpanData, places: &Places) -> Result<Option<SpanOutcome>> {
+    /// Stores a span; `None` if all of it is zero.
+    pub(super) fn span(&self, data: &SpanData, former: &Former) -> Result<Option<SpanOutcome>> {
         if data.runs().is_empty() {
             return Ok(None);
         }
@@ -124,15 +133,16 @@ impl Store<'_> {
         let mut numbers: HashMap<BlobId, u32> = HashMap::new();
         let mut cuts = Vec::new();
         let mut new = 0;
-        for range in self.chunker.chunks(stream) {
+        let mut cutter = Cutter::new(&self.chunker, self.keyring(), stream, &former.cuts);
+        for chunk in cutter.by_ref() {
+            let (range, id) = chunk?;
             let plain = &stream[range];
-            let id = self.keyring().blob_id(BlobKind::Chunk, plain)?;
             let len = u32::try_from(plain.len()).expect("chunks are at most 4 MiB");
             let number = match numbers.get(&id) {
                 Some(number) => *number,
                 None => {
                     let number = u32::try_from(chunks.len()).expect("a span has few chunks");
-                    let (location, stored) = match self.claim_at(places.get(&id)) {
+                    let (location, stored) = match self.claim_at(former.places.get(&id)) {
                         Some(location) => (location, false),
                         None => self.chunk(&id, plain)?,
                     };
@@ -145,6 +155,7 @@ impl Store<'_> {
             };
             cuts.push((number, len));
         }
+        self.counters.in_place.fetch_add(cutter.kept() as u64, Ordering::Relaxed);
         let span_len = u32::try_from(data.span_len()).expect("spans are at most 64 MiB");
         let map = SpanMap { span_len, extents: lay_out(data.runs(), &cuts), chunks };
         let (stored, _) = self.map(&map, &locations)?;

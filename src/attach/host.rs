@@ -4,6 +4,7 @@ mod loops;
 mod lvm;
 mod mounts;
 mod programs;
+mod rules;
 pub mod servers;
 
 use std::fs::{self, DirBuilder};
@@ -11,10 +12,10 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::plan::{KnownFilesystems, Way};
+use super::plan::{Access, KnownFilesystems, Way};
 use super::state::{Process, Record, Store};
 use super::system::{LoopDevice, LoopWish, MountFailure, MountWish, System, Volume};
-use super::{Result, SHOWN, failed, udev};
+use super::{Result, SHOWN};
 use crate::allocation::journal::{Journal, journal};
 use crate::fuse::mountpoint::{self, MountEntry};
 use crate::partition::{Part, ReadAt, parts, read_table};
@@ -146,27 +147,15 @@ impl System for Host<'_> {
     }
 
     fn has_udev(&self) -> bool {
-        Path::new(udev::CONTROL).exists()
+        rules::matter()
     }
 
     fn add_rule(&mut self, path: &Path, text: &str) -> Result<()> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(failed("make", folder))?;
-        }
-        fs::write(path, text).map_err(failed("write", path))?;
-        programs::run("udevadm", &["control".as_ref(), "--reload".as_ref()]).map(drop)
+        rules::add(path, text)
     }
 
     fn remove_rule(&mut self, path: &Path) -> Result<()> {
-        match fs::remove_file(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(failed("remove", path)(error)),
-        }
-        if self.has_udev() {
-            programs::run("udevadm", &["control".as_ref(), "--reload".as_ref()])?;
-        }
-        Ok(())
+        rules::remove(path)
     }
 
     fn serve(&mut self, on: &Path, overlay: bool) -> Result<Process> {
@@ -236,8 +225,12 @@ impl System for Host<'_> {
         lvm::groups(devices)
     }
 
-    fn import_group(&mut self, name: &str, devices: &[PathBuf]) -> Result<Vec<Volume>> {
-        lvm::import(name, devices)
+    fn import_group(&mut self, name: &str, devices: &[PathBuf], access: Access) -> Result<Vec<Volume>> {
+        lvm::import(name, devices, access)
+    }
+
+    fn let_write(&mut self, name: &str, devices: &[PathBuf], volume: &Volume) -> Result<()> {
+        lvm::let_write(name, devices, volume)
     }
 
     fn release_group(&mut self, name: &str, devices: &[PathBuf]) -> Result<bool> {

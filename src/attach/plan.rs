@@ -41,6 +41,14 @@ pub struct Wishes {
     pub lvm: bool,
 }
 
+impl Wishes {
+    /// What devices let one do that need nothing else.
+    #[must_use]
+    pub fn access(self) -> Access {
+        if self.overlay { Access::Write } else { Access::Read }
+    }
+}
+
 /// What the host knows already: filesystems of btrfs by their ids, and where they are.
 pub type KnownFilesystems = BTreeMap<String, String>;
 
@@ -147,13 +155,13 @@ pub fn plan(disks: &[Disk], wishes: Wishes, known: &KnownFilesystems) -> Plan {
 }
 
 impl Plan {
-    /// Decides what becomes of a logical volume, which is to be shown in `directory`. Its device can be written to.
+    /// Decides what becomes of a logical volume, which is to be shown in `directory`, and what its device is to let one do.
     #[must_use]
-    pub fn volume(&self, part: &Part, journal: Journal, directory: PathBuf) -> Then {
+    pub fn volume(&self, part: &Part, journal: Journal, directory: PathBuf) -> (Access, Then) {
         let wishes = Wishes { lvm: false, ..self.wishes };
-        match decide(part, journal, wishes, &self.known, directory).1 {
-            Then::Nothing(reason) | Then::Left(reason) => Then::Nothing(reason),
-            then => then,
+        match decide(part, journal, wishes, &self.known, directory) {
+            (_, Then::Nothing(reason) | Then::Left(reason)) => (Access::Read, Then::Nothing(reason)),
+            (access, then) => (access.unwrap_or(Access::Read), then),
         }
     }
 
@@ -174,7 +182,7 @@ fn decide(
     known: &KnownFilesystems,
     directory: PathBuf,
 ) -> (Option<Access>, Then) {
-    let access = if wishes.overlay { Access::Write } else { Access::Read };
+    let access = wishes.access();
     let Some(filesystem) = part.filesystem.as_deref() else {
         return left(wishes, access, "nothing that is known is on it");
     };

@@ -185,11 +185,17 @@ pub trait System {
     /// If LVM is not there, or fails.
     fn groups(&mut self, devices: &[PathBuf]) -> Result<Vec<(String, Vec<PathBuf>)>>;
 
-    /// Gives the group on devices a new name and new ids, and activates it.
+    /// Gives the group on devices, which are writable, a new name and new ids, and activates it, with this access to its volumes.
     ///
     /// # Errors
     /// If LVM fails.
-    fn import_group(&mut self, name: &str, devices: &[PathBuf]) -> Result<Vec<Volume>>;
+    fn import_group(&mut self, name: &str, devices: &[PathBuf], access: Access) -> Result<Vec<Volume>>;
+
+    /// Makes an active volume of a group writable.
+    ///
+    /// # Errors
+    /// If LVM fails.
+    fn let_write(&mut self, name: &str, devices: &[PathBuf], volume: &Volume) -> Result<()>;
 
     /// Deactivates a group; whether none of its volumes is left.
     ///

@@ -98,6 +98,18 @@ fn the_rule_is_there_before_the_first_device_and_after_the_last() {
     assert!(last("no loop") < last("unmount /run"), "{log:?}");
 }
 
+#[test]
+fn only_volumes_whose_journal_is_replayed_are_written_to() {
+    let mut machine = Machine::new();
+    attach(&mut machine, false).unwrap();
+    let log = machine.log();
+    let about = |what: &str| log.iter().filter(|line| line.starts_with(what)).cloned().collect::<Vec<_>>();
+    let group = record().group_prefix() + "vg0";
+    assert_eq!(about("group"), [format!("group {group} Read")]);
+    assert_eq!(about("write"), [format!("write to {group}/root")]);
+    assert!(detach(&mut machine));
+}
+
 /// All crashes of an attach, each before and after a step.
 fn crashes(scan: bool) -> Vec<Crash> {
     let mut machine = Machine::new();

@@ -13,6 +13,9 @@ use super::state::Record;
 
 /// Where rules are that last until the next boot.
 const RULES: &str = "/run/udev/rules.d";
+/// Where udev looks for rules.
+pub(super) const FOLDERS: [&str; 5] =
+    ["/etc/udev/rules.d", RULES, "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d"];
 /// There while udev runs.
 pub(super) const CONTROL: &str = "/run/udev/control";
 

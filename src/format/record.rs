@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::config::ChunkerParams;
 use super::location::{Location, PackRef};
 use super::name::ArchiveName;
 use super::{FormatError, limits, msgpack};
@@ -154,6 +155,9 @@ pub struct ArchiveRecord {
     /// What it is a copy of, if it was copied from another repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// How its images were cut, if not as the repository says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunker: Option<ChunkerParams>,
 }
 
 impl ArchiveRecord {
@@ -199,6 +203,9 @@ impl ArchiveRecord {
         }
         if self.members.iter().map(|member| member.bad.len()).sum::<usize>() > limits::MAX_BAD_RANGES {
             return malformed("too many unread ranges");
+        }
+        if let Some(chunker) = &self.chunker {
+            chunker.check()?;
         }
         self.members.iter().try_for_each(Member::check)
     }
@@ -267,6 +274,7 @@ pub(crate) mod tests {
             members: vec![member],
             stats: CreateStats::default(),
             origin: None,
+            chunker: None,
         }
     }
 
@@ -301,6 +309,14 @@ pub(crate) mod tests {
         assert_eq!(bytes.len(), sample().to_bytes().unwrap().len() + 7 + 1 + 11 + 18 + 8 + 18);
         assert_eq!(&blake3::hash(&bytes).to_hex()[..16], "438cf774e2425196");
         assert_eq!(ArchiveRecord::from_bytes(&bytes).unwrap(), copy);
+    }
+
+    #[test]
+    fn golden_bytes_of_an_archive_that_was_cut_in_another_way() {
+        let other = ArchiveRecord { chunker: Some(ChunkerParams::fixed(4096)), ..sample() };
+        let bytes = other.to_bytes().unwrap();
+        assert_eq!(&blake3::hash(&bytes).to_hex()[..16], "31984ad7522746cf");
+        assert_eq!(ArchiveRecord::from_bytes(&bytes).unwrap(), other);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use super::known::{Asked, Known};
+use crate::archiver::earlier::Former;
 use crate::archiver::error::{Error, Result};
 use crate::archiver::gather::SpanData;
 use crate::archiver::pipeline::{Content, Done, Job, StoredImage, dispatch_ranges, in_parallel};
@@ -25,7 +26,6 @@ use crate::image::reader::ImageReader;
 use crate::image::tree_writer::StoredMap;
 use crate::image::walk::Visitor;
 use crate::repository;
-use crate::repository::index::Places;
 
 /// Memory for chunks that were met, in bytes: a million of them, 64 GiB of data in chunks of 64 KiB.
 const KNOWN_CHUNKS: usize = 160 << 20;
@@ -158,7 +158,7 @@ impl ImageCopy<'_> {
                     read.map_err(|error| self.unreadable(at..at + buf.len() as u64, error))
                 })?;
             }
-            let outcome = self.store.span(data, &Places::default())?;
+            let outcome = self.store.span(data, &Former::default())?;
             Ok(Done { order, span, end: base + len as u64, outcome })
         };
         in_parallel(self.store, dispatch, work, stop, monitor)

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::super::plan::Access;
 use super::super::system::Volume;
 use super::super::{Error, Result};
 use super::programs;
@@ -71,12 +72,14 @@ pub(super) fn groups(devices: &[PathBuf]) -> Result<Vec<(String, Vec<PathBuf>)>>
     Ok(groups)
 }
 
-pub(super) fn import(name: &str, devices: &[PathBuf]) -> Result<Vec<Volume>> {
+pub(super) fn import(name: &str, devices: &[PathBuf], access: Access) -> Result<Vec<Volume>> {
     let mut args = vec!["--basevgname".to_owned(), name.to_owned()];
     args.extend(devices.iter().map(|device| device.display().to_string()));
     run("vgimportclone", devices, &args.iter().map(String::as_str).collect::<Vec<_>>())?;
     // It fails if it could not activate all; what is active is of use.
-    let activated = run("vgchange", devices, &["--activate", "y", name]);
+    let read_only = format!("activation {{ read_only_volume_list = [ \"{name}\" ] }}");
+    let config: &[&str] = if access == Access::Read { &["--config", &read_only] } else { &[] };
+    let activated = run("vgchange", devices, &[config, &["--activate", "y", name]].concat());
     let said = run("lvs", devices, &["--reportformat", "json", "-o", "lv_name,lv_dm_path,lv_active", name])?;
     let rows = parse("lvs", &said)?.into_iter().flat_map(|rows| rows.lv);
     let active = rows.filter(|row| row.lv_active == "active");
@@ -89,6 +92,12 @@ pub(super) fn import(name: &str, devices: &[PathBuf]) -> Result<Vec<Volume>> {
         }
         Ok(_) => Ok(volumes),
     }
+}
+
+/// Makes an active volume writable.
+pub(super) fn let_write(name: &str, devices: &[PathBuf], volume: &Volume) -> Result<()> {
+    // What it is activated as depends on the configuration, and here nothing of it is changed.
+    run("lvchange", devices, &["--refresh", &format!("{name}/{}", volume.name)]).map(drop)
 }
 
 /// The nodes of a group's active volumes. Device mapper doubles hyphens in names, and puts one between group and volume.

@@ -10,13 +10,14 @@ use super::super::{Error, Result};
 /// Where system programs lie that root's search path may leave out, as after `su`.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// Programs and Debian's packages of them.
-const PACKAGES: [(&str, &str); 9] = [
+const PACKAGES: [(&str, &str); 10] = [
     ("losetup", "mount (util-linux)"),
     ("udevadm", "udev"),
     ("ntfs-3g", "ntfs-3g"),
     ("btrfs", "btrfs-progs"),
     ("vgimportclone", "lvm2"),
     ("vgchange", "lvm2"),
+    ("lvchange", "lvm2"),
     ("lvs", "lvm2"),
     ("pvs", "lvm2"),
     ("dmsetup", "dmsetup"),

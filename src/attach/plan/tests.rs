@@ -139,12 +139,15 @@ fn volumes_are_activated_only_if_asked_for_and_never_on_the_image_itself() {
     assert_eq!((plan.overlay, plan.parts[0].device), (true, Some(Access::Write)));
     assert_eq!(plan.parts[0].then, Then::Volumes);
     let volume = Part { whole: true, ..part(1, "ext4", "") };
-    let Then::Mount(mount) = plan.volume(&volume, Journal::NeedsReplay, "p3-lv-root".into()) else {
-        panic!("it is to be mounted")
-    };
-    assert!(!mount.write && mount.ways[0].options == "errors=remount-ro");
+    for (journal, wanted) in [(Journal::NeedsReplay, Access::Write), (Journal::Clean, Access::Read)] {
+        let (access, Then::Mount(mount)) = plan.volume(&volume, journal, "p3-lv-root".into()) else {
+            panic!("it is to be mounted")
+        };
+        assert_eq!(access, wanted);
+        assert!(!mount.write && mount.ways[0].options == "errors=remount-ro");
+    }
     let within = plan.volume(&part(1, "LVM2_member", ""), Journal::Unknown, PathBuf::new());
-    assert!(matches!(within, Then::Nothing(_)));
+    assert!(matches!(within, (Access::Read, Then::Nothing(_))));
 }
 
 #[test]

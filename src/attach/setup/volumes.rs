@@ -52,9 +52,9 @@ fn show_groups(
         setup.check_stop()?;
         let Some((at, _)) = physical.iter().find(|(_, device)| members.contains(device)) else { continue };
         match import(setup, group, members) {
-            Ok(volumes) => {
+            Ok((imported, volumes)) => {
                 for volume in volumes {
-                    outcomes.push(show(setup, *at, &volume)?);
+                    outcomes.push(show(setup, *at, &imported, &volume)?);
                 }
             }
             Err(error) => outcomes.push(outcome(setup, *at, None, Shown::Failed(chain(&error)))),
@@ -63,14 +63,16 @@ fn show_groups(
     Ok(())
 }
 
-fn import(setup: &mut Setup<'_>, group: &str, devices: &[PathBuf]) -> Result<Vec<Volume>> {
+fn import(setup: &mut Setup<'_>, group: &str, devices: &[PathBuf]) -> Result<(GroupRecord, Vec<Volume>)> {
     let name = format!("{}{group}", setup.record.group_prefix());
-    setup.record.groups.push(GroupRecord { name: name.clone(), devices: devices.to_owned() });
+    let group = GroupRecord { name, devices: devices.to_owned() };
+    setup.record.groups.push(group.clone());
     setup.save()?;
-    setup.system.import_group(&name, devices)
+    let volumes = setup.system.import_group(&group.name, devices, setup.plan.wishes.access())?;
+    Ok((group, volumes))
 }
 
-fn show(setup: &mut Setup<'_>, at: usize, volume: &Volume) -> Result<Outcome> {
+fn show(setup: &mut Setup<'_>, at: usize, group: &GroupRecord, volume: &Volume) -> Result<Outcome> {
     let planned = &setup.plan.parts[at];
     let disk = &setup.disks[planned.disk];
     let folder = if setup.disks.len() > 1 { PathBuf::from(&disk.member) } else { PathBuf::new() };
@@ -79,9 +81,17 @@ fn show(setup: &mut Setup<'_>, at: usize, volume: &Volume) -> Result<Outcome> {
         return Ok(outcome(setup, at, Some(volume), Shown::Not("nothing that is known is on it".into())));
     };
     let shown = match setup.plan.volume(&part, journal, folder.join(&name)) {
-        Then::Mount(mount) => setup.mount(&mount, &volume.device, Vec::new())?,
-        Then::Nothing(reason) | Then::Left(reason) => Shown::Not(reason),
-        Then::Volumes | Then::PartOf(_) => Shown::Not("volumes within volumes are not looked into".into()),
+        (access, Then::Mount(mount)) if access != setup.plan.wishes.access() => {
+            match setup.system.let_write(&group.name, &group.devices, volume) {
+                Ok(()) => setup.mount(&mount, &volume.device, Vec::new())?,
+                Err(error) => Shown::Failed(chain(&error)),
+            }
+        }
+        (_, Then::Mount(mount)) => setup.mount(&mount, &volume.device, Vec::new())?,
+        (_, Then::Nothing(reason) | Then::Left(reason)) => Shown::Not(reason),
+        (_, Then::Volumes | Then::PartOf(_)) => {
+            Shown::Not("volumes within volumes are not looked into".into())
+        }
     };
     Ok(Outcome {
         filesystem: part.filesystem,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::entry;
 use crate::allocation::journal::Journal;
 use crate::attach::Result;
-use crate::attach::plan::{Driver, Way};
+use crate::attach::plan::{Access, Driver, Way};
 use crate::attach::state::{Process, Record};
 use crate::attach::system::{LoopDevice, LoopWish, MountFailure, MountWish, System, Volume};
 use crate::fuse::mountpoint::{MOUNT_TYPE, MountEntry};
@@ -352,19 +352,29 @@ impl System for Machine {
 
     fn forget_btrfs(&mut self, _device: &Path) {}
 
-    fn look(&self, _device: &Path) -> Option<(Part, Journal)> {
-        Some((Part { whole: true, ..super::part(1, "ext4") }, Journal::NeedsReplay))
+    fn look(&self, device: &Path) -> Option<(Part, Journal)> {
+        let clean = device.to_string_lossy().ends_with("-clean");
+        let journal = if clean { Journal::Clean } else { Journal::NeedsReplay };
+        Some((Part { whole: true, ..super::part(1, "ext4") }, journal))
     }
 
     fn groups(&mut self, devices: &[PathBuf]) -> Result<Vec<(String, Vec<PathBuf>)>> {
         Ok(vec![("vg0".into(), devices.to_vec())])
     }
 
-    fn import_group(&mut self, name: &str, devices: &[PathBuf]) -> Result<Vec<Volume>> {
-        self.own(format!("group {name}"), |machine| {
+    fn import_group(&mut self, name: &str, devices: &[PathBuf], access: Access) -> Result<Vec<Volume>> {
+        self.own(format!("group {name} {access:?}"), |machine| {
             machine.groups.insert(name.into(), devices.to_vec());
         })?;
-        Ok(vec![Volume { name: "root".into(), device: format!("/dev/mapper/{name}-root").into() }])
+        let volume = |volume: &str| Volume {
+            name: volume.into(),
+            device: format!("/dev/mapper/{name}-{volume}").into(),
+        };
+        Ok(vec![volume("root"), volume("clean")])
+    }
+
+    fn let_write(&mut self, name: &str, _devices: &[PathBuf], volume: &Volume) -> Result<()> {
+        self.own(format!("write to {name}/{}", volume.name), |_| {})
     }
 
     fn release_group(&mut self, name: &str, _devices: &[PathBuf]) -> Result<bool> {

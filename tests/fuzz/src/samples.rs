@@ -59,6 +59,7 @@ pub(crate) fn record() -> ArchiveRecord {
         session: SessionId([3; 16]),
         members: vec![member],
         origin: None,
+        chunker: None,
         stats: CreateStats::default(),
     }
 }

@@ -1,0 +1,175 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::chunker::{data_runs, lay_out};
+use crate::codec::keys::KeySet;
+use crate::format::config::ChunkerParams;
+use crate::format::span_map::ChunkRef;
+use crate::id::RepositoryId;
+
+fn keyring() -> Keyring {
+    let repository = RepositoryId([1; 16]);
+    Keyring::new(repository, &KeySet::public(&repository), 1)
+}
+
+fn chunker(params: ChunkerParams) -> Chunker {
+    Chunker::new(params, keyring().gear().unwrap())
+}
+
+/// FastCDC, in chunks so small that a span of a few megabytes has many.
+fn small() -> Chunker {
+    chunker(ChunkerParams::fastcdc(16 << 10))
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+type Chunks = Vec<(Range<usize>, BlobId)>;
+
+fn cut(chunker: &Chunker, stream: &[u8], former: &FormerCuts) -> (Chunks, usize) {
+    let keyring = keyring();
+    let mut cutter = Cutter::new(chunker, &keyring, stream, former);
+    let chunks = cutter.by_ref().map(Result::unwrap).collect();
+    (chunks, cutter.kept())
+}
+
+/// The map of a span, as it is stored.
+fn map(chunker: &Chunker, span: &[u8]) -> SpanMap {
+    let runs = data_runs(span);
+    let stream: Vec<u8> = runs.iter().flat_map(|run| &span[run.clone()]).copied().collect();
+    let mut chunks: Vec<ChunkRef> = Vec::new();
+    let mut cuts = Vec::new();
+    for (range, id) in cut(chunker, &stream, &FormerCuts::default()).0 {
+        let plain_len = range.len() as u32;
+        let number = chunks.iter().position(|chunk| chunk.id == id).unwrap_or_else(|| {
+            chunks.push(ChunkRef { id, plain_len });
+            chunks.len() - 1
+        });
+        cuts.push((number as u32, plain_len));
+    }
+    SpanMap { span_len: span.len() as u32, extents: lay_out(&runs, &cuts), chunks }
+}
+
+fn former(chunker: &Chunker, stream: &[u8]) -> FormerCuts {
+    FormerCuts::of(&map(chunker, stream))
+}
+
+#[test]
+fn no_cut_is_looked_for_where_data_is_as_it_was() {
+    let stream = [noise(1, 3 << 20), vec![7; 1 << 20], noise(1, 1 << 20)].concat();
+    let (chunks, kept) = cut(&small(), &stream, &former(&small(), &stream));
+    assert!(chunks.len() > 100);
+    assert_eq!(kept, chunks.len());
+    assert_eq!(chunks, cut(&small(), &stream, &FormerCuts::default()).0);
+}
+
+#[test]
+fn holes_within_a_span_do_not_matter() {
+    let mut span = noise(2, 4 << 20);
+    span[1 << 20..(1 << 20) + 40_960].fill(0);
+    span[3 << 20..(3 << 20) + 4096].fill(0);
+    let stream: Vec<u8> = data_runs(&span).into_iter().flat_map(|run| span[run].to_vec()).collect();
+    let (chunks, kept) = cut(&small(), &stream, &former(&small(), &span));
+    assert_eq!(kept, chunks.len());
+}
+
+#[test]
+fn what_changed_is_cut_anew_and_what_follows_is_not() {
+    let stream = noise(3, 4 << 20);
+    let former = former(&small(), &stream);
+    let mut changed = stream;
+    for block in [17, 500, 801] {
+        changed[block * 4096..(block + 1) * 4096].copy_from_slice(&noise(block as u64, 4096));
+    }
+    let (chunks, kept) = cut(&small(), &changed, &former);
+    assert!(kept >= chunks.len() - 12 && kept < chunks.len(), "{kept} of {}", chunks.len());
+    assert_eq!(chunks, cut(&small(), &changed, &FormerCuts::default()).0);
+}
+
+#[test]
+fn cuts_of_other_keys_or_lengths_are_not_taken_over() {
+    let stream = noise(4, 4 << 20);
+    let own = cut(&small(), &stream, &FormerCuts::default()).0;
+    let others_key = RepositoryId([2; 16]);
+    let others = Keyring::new(others_key, &KeySet::public(&others_key), 1);
+    let elsewhere = Chunker::new(ChunkerParams::fastcdc(16 << 10), others.gear().unwrap());
+    for other in [elsewhere, chunker(ChunkerParams::fixed(8192))] {
+        // Named as here, so that only their ends can tell.
+        let (chunks, kept) = cut(&small(), &stream, &former(&other, &stream));
+        assert_eq!(chunks, own);
+        assert!(kept <= 1, "the last may end with the data");
+    }
+}
+
+#[test]
+fn maps_that_make_no_sense_do_no_harm() {
+    let stream = noise(5, 1 << 20);
+    let own = cut(&small(), &stream, &FormerCuts::default()).0;
+    let mut map = map(&small(), &stream);
+    map.chunks.iter_mut().step_by(2).for_each(|chunk| chunk.plain_len = u32::MAX);
+    map.chunks.iter_mut().step_by(3).for_each(|chunk| chunk.plain_len = 0);
+    map.extents.iter_mut().step_by(5).for_each(|extent| extent.chunk = u32::MAX);
+    map.extents.iter_mut().step_by(7).for_each(|extent| extent.len = u32::MAX);
+    assert_eq!(cut(&small(), &stream, &FormerCuts::of(&map)).0, own);
+}
+
+/// A change of a stream.
+#[derive(Debug, Clone)]
+enum Edit {
+    Overwrite { at: usize, len: usize },
+    Insert { at: usize, len: usize },
+    Remove { at: usize, len: usize },
+    Truncate { by: usize },
+    Append { len: usize },
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let (at, len) = (0..600_000usize, 1..9000usize);
+    prop_oneof![
+        (at.clone(), len.clone()).prop_map(|(at, len)| Edit::Overwrite { at, len }),
+        (at.clone(), len.clone()).prop_map(|(at, len)| Edit::Insert { at, len }),
+        (at, len.clone()).prop_map(|(at, len)| Edit::Remove { at, len }),
+        (1..70_000usize).prop_map(|by| Edit::Truncate { by }),
+        len.prop_map(|len| Edit::Append { len }),
+    ]
+}
+
+fn apply(stream: &mut Vec<u8>, edit: &Edit, seed: u64) {
+    match *edit {
+        Edit::Overwrite { at, len } if at + len <= stream.len() => {
+            stream[at..at + len].copy_from_slice(&noise(seed, len));
+        }
+        Edit::Insert { at, len } if at <= stream.len() => drop(stream.splice(at..at, noise(seed, len))),
+        Edit::Remove { at, len } if at + len <= stream.len() => drop(stream.drain(at..at + len)),
+        Edit::Truncate { by } => stream.truncate(stream.len().saturating_sub(by)),
+        Edit::Append { len } => stream.extend(noise(seed, len)),
+        _ => {}
+    }
+}
+
+proptest! {
+    #[test]
+    fn chunks_are_the_same_with_and_without_former_ones(
+        seed: u64,
+        len in 0..600_000usize,
+        repeats: bool,
+        edits in proptest::collection::vec(edit(), 0..4),
+    ) {
+        let mut stream = noise(seed, len);
+        if repeats {
+            let start = stream.clone();
+            stream.extend_from_slice(&start[..len / 2]);
+        }
+        let former = former(&small(), &stream);
+        for (number, edit) in edits.iter().enumerate() {
+            apply(&mut stream, edit, seed ^ number as u64);
+        }
+        let (chunks, kept) = cut(&small(), &stream, &former);
+        let ranges: Vec<_> = chunks.iter().map(|chunk| chunk.0.clone()).collect();
+        prop_assert_eq!(&ranges, &small().chunks(&stream).collect::<Vec<_>>());
+        prop_assert!(!edits.is_empty() || kept == chunks.len());
+    }
+}
