@@ -6,6 +6,7 @@
 //!
 //! A file that cannot be read or made is told of, and the others go on. What concerns all of them (a full disk, a signal) ends the run.
 
+mod access;
 mod attributes;
 mod contents;
 mod directory;
@@ -18,6 +19,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use self::access::{ACCESS, DEFAULT};
 pub use self::tree::{Goal, restore};
 use crate::filesystem::{self, Filesystem, Kind, Node};
 use crate::task::{Monitor, Stop, Stopped};
@@ -59,7 +61,7 @@ pub struct Options {
     pub force: bool,
     /// Only count.
     pub dry_run: bool,
-    /// Set owners, and what goes with them: set-id bits, access lists, `security.` and `trusted.` attributes. Needs root.
+    /// Set owners, and what goes with them: set-id bits, `security.` and `trusted.` attributes. Needs root.
     pub owners: bool,
     /// Make devices, pipes and sockets.
     pub devices: bool,

@@ -267,8 +267,10 @@ fn a_link_that_stands_in_the_destination_is_not_followed_either() {
     let heard = Heard::default();
     run(&things, &to, OPTIONS, &heard).expect("it works");
     assert_eq!((heard.of("/d").is_empty(), heard.of("/f").is_empty()), (false, false));
-    // Replacing it replaces the link.
-    run(&things, &to, Options { force: true, ..OPTIONS }, &Heard::default()).expect("it works");
+    // Replacing it replaces the link, but not by a directory.
+    let forced = Heard::default();
+    run(&things, &to, Options { force: true, ..OPTIONS }, &forced).expect("it works");
+    assert!(forced.of("/d").contains("a link stands there, which is not followed"), "{}", forced.of("/d"));
     assert_eq!(fs::read(other.join("treasure")).expect("it works"), b"gold");
     assert_eq!(fs::read(to.join("f")).expect("it works"), b"lead");
     assert!(!to.join("f").is_symlink() && to.join("d").is_symlink());

@@ -577,3 +577,97 @@ fn a_destination_without_links_and_owners_is_told_of_by_name() {
     assert!(listed.len() >= 30 && said.matches("is copied without").count() == 20, "{said}");
     assert!(said.contains("20 of them are named here"), "{said}");
 }
+
+/// Access lists and modes of what was copied, without who owns it.
+fn lists_in(directory: &Path) -> String {
+    let output = run(Command::new("getfacl").args(["-n", "-R", "lists"]).current_dir(directory));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut files: Vec<String> = text
+        .split("\n\n")
+        .map(|file| {
+            let is_owner = |line: &&str| line.starts_with("# owner:") || line.starts_with("# group:");
+            file.lines().filter(|line| !is_owner(line)).map(|line| format!("{line}\n")).collect()
+        })
+        .collect();
+    files.sort();
+    files.join("\n")
+}
+
+#[test]
+fn access_lists_come_back_and_without_them_nobody_gets_more() {
+    requires!(root, loop, "fs:ext4", "fs:ramfs", "mkfs.ext4", losetup, mount, setpriv, setfacl, getfacl);
+    let sandbox = Sandbox::new();
+    let mut original = String::new();
+    let image = filled(&sandbox, "ext4", 64 << 20, &["-b", "4096"], |root| {
+        let script = "mkdir lists; cd lists; for name in named group refused bare plain; do echo $name > $name; done
+            chmod 0640 named group plain; chmod 0644 refused; chmod 0600 bare; mkdir directory; chmod 0750 directory
+            setfacl -m u:1000:rwx named; setfacl -m g:2000:rw group; setfacl -m u:1001:- refused
+            setfacl -m u:1000:rw bare; setfacl -m g:2000:rwx,d:u:1000:rwx directory; touch directory/inherits";
+        run(Command::new("sh").args(["-e", "-c", script]).current_dir(root));
+        original = lists_in(root);
+    });
+    assert!(original.contains("user:1000:rwx") && original.contains("default:user:1000:rwx"), "{original}");
+    sandbox.back_up("x", &image);
+    run(Command::new("chmod").args(["-R", "a+rX"]).arg(sandbox.path(".")));
+    let (state, program) = (sandbox.path("theirs"), sandbox.path("copal"));
+    fs::copy(copal(), &program).expect("copy");
+    fs::create_dir(&state).expect("mkdir");
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).expect("chmod");
+    let plain = sandbox.mountpoint("plain");
+    tool!("mount", "-t", "ramfs", "ramfs", &plain);
+    let mounted = Mounted::over(&plain);
+    let from = format!("{}:1:/lists", sandbox.reference("x"));
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    for (number, (ids, more)) in
+        [(&nobody[..], &[][..]), (&[], &["--no-owner"]), (&[], &[])].into_iter().enumerate()
+    {
+        for (above, knows_lists) in [(sandbox.path("."), true), (plain.clone(), false)] {
+            let to = above.join(format!("to-{number}"));
+            fs::create_dir(&to).expect("mkdir");
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o777)).expect("chmod");
+            if knows_lists {
+                // What the destination would give to others does not come on top.
+                tool!("setfacl", "-m", "d:u:7777:rwx", &to);
+            }
+            let mut command = Command::new("setpriv");
+            command.args(ids).arg(&program).arg("cp");
+            sandbox.set_environment(&mut command);
+            command.env("COPAL_STATE_DIR", &state);
+            let output = command.args(["-r", "--json", &from]).args(more).arg(&to).output().expect("cp");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            if knows_lists {
+                assert!(output.status.success(), "{number}: {said}");
+                assert_eq!(lists_in(&to), original, "{number}");
+                continue;
+            }
+            assert_eq!(report["copied"]["failed"], 0, "{number}: {said}");
+            assert_eq!(report["copied"]["attributes_not_set"], 7, "{number}: {report:#}");
+            assert!(said.contains("/lists/named is copied without its access list (the destination has none; its mode is 0640 instead of 0670"), "{said}");
+            let mode = |name: &str| fs::metadata(to.join("lists").join(name)).expect("stat").mode() & 0o7777;
+            let modes = ["named", "group", "refused", "bare", "plain", "directory"].map(mode);
+            assert_eq!(modes, [0o640, 0o640, 0o600, 0o600, 0o640, 0o750], "{number}");
+        }
+    }
+    mounted.unmount();
+}
+
+#[test]
+fn directories_of_ext4_without_kinds_are_whole() {
+    requires!(root, loop, "fs:ext4", "mkfs.ext4", losetup, mount);
+    for args in [&["-O", "^filetype"][..], &["-b", "1024", "-O", "^filetype,^dir_index"]] {
+        let sandbox = Sandbox::plain();
+        let image = filled(&sandbox, "ext4", 64 << 20, args, |root| {
+            populate(root, Names::Bytes);
+            fs::write(root.join("x".repeat(255)), "long").expect("write");
+            fs::create_dir(root.join("many")).expect("mkdir");
+            for number in 0..2000 {
+                fs::write(root.join(format!("many/file number {number}")), "").expect("write");
+            }
+        });
+        let original = seen(&sandbox, "ext4", "ro,noload", &image);
+        assert!(original.len() > 2000);
+        sandbox.back_up("x", &image);
+        assert_same(&original, &copied(&sandbox, "x", "1"));
+    }
+}

@@ -27,8 +27,10 @@ pub(super) fn lines(lines: impl IntoIterator<Item = String>) -> anyhow::Result<(
     Ok(out.flush()?)
 }
 
-/// Writes a table: the first row is its head, columns named in `right` are aligned right.
+/// Writes a table: the first row is its head, columns named in `right` are aligned right. What would break or reorder lines is escaped.
 pub(super) fn table(rows: &[Vec<String>], right: &[usize]) -> anyhow::Result<()> {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
@@ -85,9 +87,24 @@ pub(super) fn escaped(bytes: &[u8]) -> String {
     let mut out = String::new();
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() || c == '\\' { out.extend(c.escape_default()) } else { out.push(c) }
+            if misleads(c) || c == '\\' { out.extend(c.escape_default()) } else { out.push(c) }
         }
         chunk.invalid().iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
+    }
+    out
+}
+
+/// Whether a character breaks lines or changes the order in which others are shown. Those that join letters are left: names need them.
+fn misleads(c: char) -> bool {
+    let is_mark = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}');
+    c.is_control() || is_mark || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text with such characters escaped.
+fn visible(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        if misleads(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
 }
@@ -143,5 +160,16 @@ mod tests {
     fn odd_bytes_are_shown_and_not_lost() {
         assert_eq!(escaped("/dev/Büro".as_bytes()), "/dev/Büro");
         assert_eq!(escaped(b"caf\xe9\n\\"), "caf\\xe9\\n\\\\");
+        assert_eq!(escaped("a\u{202e}gpj\u{2066}.exe".as_bytes()), "a\\u{202e}gpj\\u{2066}.exe");
+    }
+
+    #[test]
+    fn cells_of_tables_keep_their_line_and_order() {
+        let marks = "\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}\n\u{1b}\u{2029}";
+        let shown = "\\u{61c}\\u{200e}\\u{200f}\\u{202a}\\u{202e}\\u{2066}\\u{2069}\\n\\u{1b}\\u{2029}";
+        assert_eq!(visible(marks), shown);
+        let joined = "नि\u{200d}का \u{1f468}\u{200d}\u{1f469} a\u{200c}b C:\\x";
+        assert_eq!(visible(joined), joined);
+        assert_eq!(visible(&escaped(b"caf\xe9\n\\")), escaped(b"caf\xe9\n\\"), "once");
     }
 }

@@ -56,7 +56,7 @@ pub enum OverlayError {
         path: PathBuf,
     },
     /// A file that is there belongs to something else.
-    #[error("{path} is not the overlay of this image: {reason}; give another name, or delete it")]
+    #[error("{path} is not the overlay of this image: {reason}; give another name")]
     Foreign {
         /// The file.
         path: PathBuf,

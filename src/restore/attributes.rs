@@ -1,16 +1,19 @@
-//! What a file is besides its content: owner, mode, extended attributes, times. In this order: each takes back a part of the one before.
+//! What a file is besides its content: owner, extended attributes, access list, mode, times. In this order: each takes back a part of the one before, and until the mode
+//! is set only the owner may do anything with it.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown, fsetxattr, futimens,
-    lsetxattr, utimensat,
+    AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
+    fremovexattr, fsetxattr, futimens, lremovexattr, lsetxattr, utimensat,
 };
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
+use super::access::{ACCESS, DEFAULT, masked, unknown, without};
 use super::tree::Run;
 use super::{Fact, Unset, count};
 use crate::filesystem::{Attribute, Kind, Metadata, Node};
@@ -18,8 +21,9 @@ use crate::filesystem::{Attribute, Kind, Metadata, Node};
 /// Bits that whoever runs the restore should not grant in somebody else's place: those for other users' identities.
 const IDENTITY: u16 = 0o6000;
 /// Where the filesystem has no modes: what the umask leaves of these.
-const FILE: u32 = 0o666;
-const DIRECTORY: u32 = 0o777;
+const FILE: u16 = 0o666;
+const DIRECTORY: u16 = 0o777;
+const SPECIAL: u16 = 0o600;
 
 /// Collects what could not be set of one path.
 struct Setting<'a, 'r> {
@@ -27,27 +31,63 @@ struct Setting<'a, 'r> {
     missing: Vec<Unset>,
 }
 
+/// Where what is set goes to: something open, or a name in an open directory.
+enum Target<'a> {
+    Open(BorrowedFd<'a>),
+    Named(BorrowedFd<'a>, &'a OsStr),
+}
+
+impl Target<'_> {
+    fn set_owner(&self, user: Uid, group: Gid) -> rustix::io::Result<()> {
+        let (user, group) = (Some(user), Some(group));
+        match self {
+            Self::Open(fd) => fchown(fd, user, group),
+            Self::Named(fd, name) => chownat(fd, *name, user, group, AtFlags::SYMLINK_NOFOLLOW),
+        }
+    }
+
+    fn set_mode(&self, mode: u16) -> rustix::io::Result<()> {
+        let mode = Mode::from_raw_mode(mode.into());
+        match self {
+            Self::Open(fd) => fchmod(fd, mode),
+            Self::Named(fd, name) => chmodat(fd, *name, mode, AtFlags::empty()),
+        }
+    }
+
+    fn set_attribute(&self, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
+        let name = OsStr::from_bytes(name);
+        match self {
+            Self::Open(fd) => fsetxattr(fd, name, value, XattrFlags::empty()),
+            Self::Named(..) => lsetxattr(&self.path()[..], name, value, XattrFlags::empty()),
+        }
+    }
+
+    fn remove_attribute(&self, name: &[u8]) -> rustix::io::Result<()> {
+        let name = OsStr::from_bytes(name);
+        match self {
+            Self::Open(fd) => fremovexattr(fd, name),
+            Self::Named(..) => lremovexattr(&self.path()[..], name),
+        }
+    }
+
+    fn set_times(&self, times: &Timestamps) -> rustix::io::Result<()> {
+        match self {
+            Self::Open(fd) => futimens(fd, times),
+            Self::Named(fd, name) => utimensat(fd, *name, times, AtFlags::SYMLINK_NOFOLLOW),
+        }
+    }
+
+    /// For what goes by paths only: no link is followed on the way, and none at its end.
+    fn path(&self) -> Vec<u8> {
+        let (Self::Open(fd) | Self::Named(fd, _)) = self;
+        let name = if let Self::Named(_, name) = self { name.as_bytes() } else { b"" };
+        [format!("/proc/self/fd/{}/", fd.as_raw_fd()).as_bytes(), name].concat()
+    }
+}
+
 /// Sets everything on an open file or directory. What cannot be set is told.
 pub(super) fn set(run: &Run<'_>, fd: BorrowedFd<'_>, node: Node, metadata: &Metadata, shown: &[u8]) {
-    let mut setting = Setting { run, missing: Vec::new() };
-    let has_owner = setting.owner(metadata, |user, group| fchown(fd, user, group));
-    match metadata.mode {
-        Some(mode) => {
-            let mode = setting.mode(mode, has_owner);
-            setting.note(Fact::Mode(mode), fchmod(fd, Mode::from_raw_mode(mode.into())));
-        }
-        None => {
-            let mode = (if metadata.kind == Kind::Directory { DIRECTORY } else { FILE }) & !run.umask;
-            // Where it fails, there are no modes either.
-            let _ = fchmod(fd, Mode::from_raw_mode(mode));
-        }
-    }
-    for Attribute { name, value } in setting.wanted(node, shown) {
-        let done = fsetxattr(fd, OsStr::from_bytes(&name), &value, XattrFlags::empty());
-        setting.note(Fact::Attribute(name), done);
-    }
-    setting.note(Fact::Times, futimens(fd, &times(metadata)));
-    setting.tell(shown);
+    Setting { run, missing: Vec::new() }.all(&Target::Open(fd), node, metadata, shown);
 }
 
 /// Sets what a symbolic link, device or pipe has, by its name in a directory.
@@ -59,20 +99,84 @@ pub(super) fn set_at(
     metadata: &Metadata,
     shown: &[u8],
 ) {
-    let mut setting = Setting { run, missing: Vec::new() };
-    setting.owner(metadata, |user, group| chownat(fd, name, user, group, AtFlags::SYMLINK_NOFOLLOW));
-    let path = [format!("/proc/self/fd/{}/", fd.as_raw_fd()).as_bytes(), name.as_bytes()].concat();
-    for Attribute { name, value } in setting.wanted(node, shown) {
-        let done = lsetxattr(&path[..], OsStr::from_bytes(&name), &value, XattrFlags::empty());
-        setting.note(Fact::Attribute(name), done);
-    }
-    setting.note(Fact::Times, utimensat(fd, name, &times(metadata), AtFlags::SYMLINK_NOFOLLOW));
-    setting.tell(shown);
+    Setting { run, missing: Vec::new() }.all(&Target::Named(fd, name), node, metadata, shown);
 }
 
 impl Setting<'_, '_> {
+    fn all(mut self, target: &Target<'_>, node: Node, metadata: &Metadata, shown: &[u8]) {
+        let has_owner = self.owner(metadata, |user, group| target.set_owner(user, group));
+        let found = self.wanted(node, shown);
+        let is_known = found.is_some();
+        let (mut access, mut default) = (None, None);
+        for Attribute { name, value } in found.unwrap_or_default() {
+            match &name[..] {
+                ACCESS => access = Some(value),
+                DEFAULT => default = Some(value),
+                _ => {
+                    let done = target.set_attribute(&name, &value);
+                    self.note(Fact::Attribute(name), done);
+                }
+            }
+        }
+        match metadata.mode {
+            // Links have none.
+            _ if metadata.kind == Kind::Link => {}
+            Some(mode) => {
+                let mode = self.mode(mode, has_owner);
+                let mode = self.lists(target, mode, is_known, access.as_deref(), default.as_deref());
+                self.note(Fact::Mode(mode), target.set_mode(mode));
+            }
+            None => {
+                let all = match metadata.kind {
+                    Kind::Directory => DIRECTORY,
+                    Kind::File => FILE,
+                    _ => SPECIAL,
+                };
+                // Where it fails, there are no modes either.
+                let _ = target.set_mode(all & !self.run.umask);
+            }
+        }
+        self.note(Fact::Times, target.set_times(&times(metadata)));
+        self.tell(shown);
+    }
+
+    /// Sets the access lists, or takes away those that came from the directory. Returns the mode that belongs to what is there then.
+    fn lists(
+        &mut self,
+        target: &Target<'_>,
+        mode: u16,
+        is_known: bool,
+        access: Option<&[u8]>,
+        default: Option<&[u8]>,
+    ) -> u16 {
+        match default.map(|list| target.set_attribute(DEFAULT, list)) {
+            None => drop(target.remove_attribute(DEFAULT)),
+            Some(Ok(())) => {}
+            Some(Err(error)) => self.miss(Fact::Attribute(DEFAULT.to_vec()), refused(error, "")),
+        }
+        let Some(list) = access else {
+            let _ = target.remove_attribute(ACCESS);
+            return if is_known { mode } else { unknown(mode) };
+        };
+        let Err(error) = target.set_attribute(ACCESS, list) else { return masked(mode, list) };
+        let _ = target.remove_attribute(ACCESS);
+        let left = without(mode, list);
+        let more = if left == mode {
+            String::new()
+        } else {
+            format!("; its mode is {left:04o} instead of {mode:04o}, so that nobody may more than before")
+        };
+        self.miss(Fact::Attribute(ACCESS.to_vec()), refused(error, &more));
+        left
+    }
+
     fn note(&mut self, what: Fact, done: rustix::io::Result<()>) {
-        let Err(why) = done else { return };
+        if let Err(why) = done {
+            self.miss(what, why.into());
+        }
+    }
+
+    fn miss(&mut self, what: Fact, why: io::Error) {
         let counts = &self.run.counts;
         let counter = match &what {
             Fact::Owner(..) => &counts.unset_owners,
@@ -81,7 +185,7 @@ impl Setting<'_, '_> {
             Fact::Attribute(_) => &counts.unset_attributes,
         };
         count(counter, 1);
-        self.missing.push(Unset { what, why: why.into() });
+        self.missing.push(Unset { what, why });
     }
 
     fn tell(self, shown: &[u8]) {
@@ -92,11 +196,7 @@ impl Setting<'_, '_> {
     }
 
     /// Sets the owner; says whether it is who it was.
-    fn owner(
-        &mut self,
-        metadata: &Metadata,
-        set: impl FnOnce(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>,
-    ) -> bool {
+    fn owner(&mut self, metadata: &Metadata, set: impl FnOnce(Uid, Gid) -> rustix::io::Result<()>) -> bool {
         let Some((user, group)) = metadata.owner else { return false };
         if !self.run.options.owners {
             let own = (geteuid().as_raw(), getegid().as_raw());
@@ -105,11 +205,7 @@ impl Setting<'_, '_> {
         }
         // The highest ids mean that nothing is changed.
         let exist = user != u32::MAX && group != u32::MAX;
-        let done = if exist {
-            set(Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))
-        } else {
-            Err(Errno::INVAL)
-        };
+        let done = if exist { set(Uid::from_raw(user), Gid::from_raw(group)) } else { Err(Errno::INVAL) };
         self.note(Fact::Owner(user, group), done);
         done.is_ok()
     }
@@ -123,21 +219,32 @@ impl Setting<'_, '_> {
         mode & 0o7777 & !IDENTITY
     }
 
-    /// Attributes that are to be set: those for anybody, and as root all.
-    fn wanted(&self, node: Node, shown: &[u8]) -> Vec<Attribute> {
+    /// Attributes that are to be set: those for anybody, and as root all; `None` if they cannot be read.
+    fn wanted(&self, node: Node, shown: &[u8]) -> Option<Vec<Attribute>> {
         let run = self.run;
         let mut found = match run.filesystem.attributes(node) {
             Ok(found) => found,
             Err(error) => {
                 run.fail(shown, &format!("it is copied, but not its extended attributes: {}", error.told()));
-                return Vec::new();
+                return None;
             }
         };
         let all = found.len();
-        found.retain(|attribute| run.options.owners || attribute.name.starts_with(b"user."));
+        let is_for_all = |name: &[u8]| name.starts_with(b"user.") || matches!(name, ACCESS | DEFAULT);
+        found.retain(|attribute| run.options.owners || is_for_all(&attribute.name));
         count(&run.counts.left_attributes, (all - found.len()) as u64);
-        found
+        Some(found)
     }
+}
+
+/// Why an access list could not be set.
+fn refused(error: Errno, more: &str) -> io::Error {
+    let why = match error {
+        Errno::OPNOTSUPP => "the destination has none".to_owned(),
+        Errno::PERM => "only root or the owner of the file may set it".to_owned(),
+        error => error.to_string(),
+    };
+    io::Error::other(format!("{why}{more}"))
 }
 
 fn times(metadata: &Metadata) -> Timestamps {

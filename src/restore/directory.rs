@@ -71,8 +71,8 @@ impl<'r> Directory<'r> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = openat(self.fd()?, OsStr::from_bytes(&name), flags, Mode::empty());
         let fd = opened.map_err(|error| match error {
-            Errno::NOTDIR | Errno::LOOP => Errno::EXIST,
-            error => error,
+            Errno::NOTDIR | Errno::LOOP => io::Error::other(self.stands_there(&name)),
+            error => error.into(),
         })?;
         if made {
             count(&run.counts.directories, 1);
@@ -85,6 +85,18 @@ impl<'r> Directory<'r> {
         count(&run.counts.swept, claim(fd.as_fd(), made));
         let finish = made.then(|| (node, metadata, shown.to_vec()));
         Ok(Self { run, path: self.path_of(&name), fd: Some(fd), finish, _above: above })
+    }
+
+    /// Why no directory can be made where something else stands.
+    fn stands_there(&self, name: &[u8]) -> &'static str {
+        let find = |fd| statat(fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW);
+        match self.fd().ok().and_then(|fd| find(fd).ok()).map(|found| FileType::from_raw_mode(found.st_mode))
+        {
+            Some(FileType::Symlink) => {
+                "a link stands there, which is not followed: remove it, or give where it leads as destination"
+            }
+            _ => "a file stands there, which no directory replaces: remove it, or give another destination",
+        }
     }
 
     /// Its descriptor.

@@ -9,6 +9,18 @@ const MAX_NAME: usize = 255;
 const MARK: usize = 18;
 /// What FAT and NTFS know for something else.
 const RESERVED: &[u8] = b"\"*/:<>?\\|";
+/// What Windows takes for devices, whatever stands behind a dot; those with a digit behind, too.
+const DEVICES: [&[u8]; 4] = [b"con", b"prn", b"aux", b"nul"];
+const NUMBERED: [&[u8]; 2] = [b"com", b"lpt"];
+
+/// Whether Windows takes a name for that of a device.
+fn is_device(name: &[u8]) -> bool {
+    let stem = name.split(|byte| *byte == b'.').next().unwrap_or_default();
+    let stem = stem.trim_ascii_end().to_ascii_lowercase();
+    let is_number = |rest: &[u8]| matches!(rest, [b'0'..=b'9'] | [0xc2, 0xb9 | 0xb2 | 0xb3]);
+    DEVICES.contains(&&stem[..])
+        || NUMBERED.iter().any(|device| stem.strip_prefix(*device).is_some_and(is_number))
+}
 
 /// What no filesystem of Linux can hold, changed; `None` if the name can stand.
 pub(super) fn possible(name: &[u8]) -> Option<Vec<u8>> {
@@ -31,6 +43,7 @@ pub(super) fn portable(name: &[u8]) -> Vec<u8> {
         wrong[at..at + chunk.invalid().len()].fill(true);
         at += chunk.invalid().len();
     }
+    wrong[0] |= is_device(name);
     escaped(name, |byte, at| {
         wrong[at]
             || byte < b' '
@@ -90,6 +103,15 @@ mod tests {
             (b"caf\xe9.", "caf%e9%2e"),
             ("Grüße ".as_bytes(), "Grüße%20"),
             (b"\x1b[0m%", "%1b[0m%25"),
+            (b"CON", "%43ON"),
+            (b"aux.tar.gz", "%61ux.tar.gz"),
+            (b"lpt1 .txt", "%6cpt1 .txt"),
+            ("Com\u{b9}".as_bytes(), "%43om\u{b9}"),
+            (b"nul:", "nul%3a"),
+            (b"console", "console"),
+            (b"com.txt", "com.txt"),
+            (b"LPT10", "LPT10"),
+            (b".con", ".con"),
         ] {
             assert_eq!(portable(name), other.as_bytes());
         }

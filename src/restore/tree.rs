@@ -50,7 +50,7 @@ pub(super) struct Run<'r> {
     pub(super) links: Links,
     /// Files that this run made, by device and inode, if it may replace others.
     pub(super) made: Mutex<HashSet<(u64, u64)>>,
-    pub(super) umask: u32,
+    pub(super) umask: u16,
     pub(super) closed: Option<(u64, u64)>,
     root: Option<File>,
     path: &'r Path,
@@ -157,11 +157,11 @@ pub fn restore(
 }
 
 /// Which permissions nobody gets unasked.
-fn umask() -> u32 {
+fn umask() -> u16 {
     // There is no way to ask for it alone.
     let umask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
     rustix::process::umask(umask);
-    umask.as_raw_mode()
+    u16::try_from(umask.as_raw_mode() & 0o777).unwrap_or(0o077)
 }
 
 /// Walks, with threads that copy.

@@ -21,7 +21,7 @@ pub(in crate::cli) struct CpArgs {
     /// Only count what would be copied
     #[arg(long, short = 'n')]
     pub(in crate::cli) dry_run: bool,
-    /// As root, leave files to root: no owners, set-id bits, access lists, security and trusted attributes
+    /// As root, leave files to root: no owners, set-id bits, security and trusted attributes
     #[arg(long)]
     pub(in crate::cli) no_owner: bool,
     /// Make devices, pipes and sockets, too. Devices need root
@@ -55,9 +55,11 @@ Examples:
   copal cp /srv/backups::web01:2:/var/lib/db.sql - | less
 
 Nothing is mounted and root is not needed; images that may be malicious are safe to copy from. PART and PATH are as for \
-'copal ls', which lists the parts. Modes, times, holes, links, hard links and user attributes come back for everybody; \
-owners, set-id bits, access lists and other attributes for root. Links are copied as links.
+'copal ls', which lists the parts. Modes, times, holes, links, hard links, access lists and user attributes come back for \
+everybody; owners, set-id bits and other attributes for root. Where the destination has no access lists, modes grant nobody \
+more than the lists did. Links are copied as links.
 
 What exists is left alone without --force. A name that the destination cannot hold is changed, and told: a byte becomes % \
-and two hex digits. Files that cannot be read are told, the others are copied, and the exit code is 1; so it is where the \
-destination does not take an owner, a mode, a time or an attribute. --json names all of them.";
+and two hex digits, the end of a name that is too long %~ and 16 digits of a hash; --json has both names. Files that cannot \
+be read are told, the others are copied, and the exit code is 1; so it is where the destination does not take an owner, a \
+mode, a time, an access list or an attribute. --json names all of them.";

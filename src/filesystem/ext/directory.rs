@@ -91,7 +91,8 @@ impl Ext<'_> {
                 len = block.len();
             }
             let has_kind = self.features & FILE_TYPE != 0;
-            let name_len = usize::from(if has_kind { fields.u8(at + 6).into() } else { fields.u16(at + 6) });
+            // One byte, also where none behind it tells the kind: the tail of a block has its mark there.
+            let name_len = usize::from(fields.u8(at + 6));
             if len < HEAD || !len.is_multiple_of(4) || at + len > block.len() || HEAD + name_len > len {
                 return Err(wrong());
             }

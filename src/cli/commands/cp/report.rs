@@ -7,7 +7,7 @@ use crate::cli::logger;
 use crate::cli::output::{count, escaped, put_bytes, size};
 use crate::cli::progress::Progress;
 use crate::filesystem::Kind;
-use crate::restore::{Fact, Summary, Teller, Unset};
+use crate::restore::{ACCESS, DEFAULT, Fact, Summary, Teller, Unset};
 
 /// How many files are told one by one that were not copied, or have other names.
 const MAX_TOLD: usize = 1000;
@@ -127,6 +127,8 @@ fn shown(fact: &Fact) -> String {
         Fact::Owner(user, group) => format!("owner {user}:{group}"),
         Fact::Mode(mode) => format!("mode {mode:04o}"),
         Fact::Times => "times".into(),
+        Fact::Attribute(name) if name == ACCESS => "access list".into(),
+        Fact::Attribute(name) if name == DEFAULT => "access list for what is made in it".into(),
         Fact::Attribute(name) => format!("attribute {}", escaped(name)),
     }
 }
