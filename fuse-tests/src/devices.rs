@@ -151,7 +151,9 @@ impl Mounted {
     /// If that fails.
     #[must_use]
     pub fn ntfs(options: &str, image: &Path, directory: &Path) -> Self {
-        let program = find_tool("ntfs-3g").expect("ntfs-3g");
+        // The one of the two that may ignore case.
+        let server = if options.contains("ignore_case") { "lowntfs-3g" } else { "ntfs-3g" };
+        let program = find_tool(server).expect(server);
         run(Command::new(program).args(["-o", options]).arg(image).arg(directory));
         let served = image.canonicalize().expect("an image");
         Self { directory: directory.into(), served: Some(served) }

@@ -398,6 +398,62 @@ fn names_that_a_destination_cannot_hold_are_mapped_and_told() {
 }
 
 #[test]
+fn names_that_a_destination_takes_for_one_stay_apart() {
+    requires!(fuse, root, loop, "fs:ext4", "mkfs.ext4", "mkfs.ntfs", "ntfs-3g", "lowntfs-3g", losetup, mount);
+    let sandbox = Sandbox::plain();
+    let files = [
+        "names/Case",
+        "names/case",
+        "names/CASE",
+        "names/a:b",
+        "names/a%3ab",
+        "names/CON",
+        "names/con",
+        "names/Dir/Ä",
+        "names/Dir/ä",
+        "names/dir/Ä",
+        "names/Single",
+    ];
+    let image = filled(&sandbox, "ext4", 16 << 20, &[], |root| {
+        for file in files {
+            let path = root.join(file);
+            fs::create_dir_all(path.parent().expect("a directory")).expect("mkdir");
+            fs::write(path, file).expect("write");
+        }
+    });
+    sandbox.back_up("x", &image);
+    let target = sandbox.path("ntfs.img");
+    empty_file(&target, 16 << 20);
+    tool!("mkfs.ntfs", "-q", "-F", "-f", &target);
+    let options = "windows_names,ignore_case,streams_interface=none";
+    let mounted = Mounted::ntfs(options, &target, &sandbox.mountpoint("to"));
+    let from = format!("{}:1:/names", sandbox.reference("x"));
+    // Twice: the same names the second time.
+    for force in [&[][..], &["--force"]] {
+        let mut command = sandbox.copal();
+        let output = command.args(["cp", "-r", "--json", &from]).args(force).arg(mounted.path()).output();
+        let output = output.expect("run");
+        let report: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        assert_eq!(report["copied"]["failed"], 0, "{report:#}");
+        let copied = scan(&mounted.path().join("names"));
+        let contents = copied.values().map(|entry| String::from_utf8_lossy(&entry.content).into_owned());
+        let mut there: Vec<String> = contents.filter(|content| content.starts_with("names/")).collect();
+        there.sort();
+        let mut wanted = files.map(str::to_owned);
+        wanted.sort();
+        assert_eq!(there, wanted);
+        let read = |path: &str| fs::read_to_string(mounted.path().join("names").join(path)).expect(path);
+        assert_eq!(read("case"), "names/case");
+        assert_eq!(read("%43%41%53%45"), "names/CASE");
+        assert_eq!(read("%44ir/%c3%84"), "names/Dir/Ä");
+        assert_eq!(read("a%3ab"), "names/a%3ab");
+        assert_eq!(read("Single"), "names/Single");
+    }
+    mounted.unmount();
+}
+
+#[test]
 fn a_damaged_pack_costs_only_the_files_in_it() {
     requires!(root, loop, "fs:ext4", "mkfs.ext4", losetup, mount);
     let sandbox = Sandbox::plain();

@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, fstat, linkat, mkdirat, openat, renameat,
     renameat_with, statat, unlinkat,
@@ -17,7 +18,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::leftovers::{claim, temporary};
-use super::names::{portable, possible, short};
+use super::names::{Expected, portable, short};
 use super::tree::Run;
 use super::{attributes, count};
 use crate::filesystem::{Metadata, Node};
@@ -32,6 +33,8 @@ pub(super) struct Directory<'r> {
     fd: Option<OwnedFd>,
     /// Its path in the destination, without a slash in front.
     path: Vec<u8>,
+    /// What names come into it.
+    expected: Mutex<Expected>,
     /// What it gets at the end, and its path in the image.
     finish: Option<(Node, Metadata, Vec<u8>)>,
     /// Held so that it is finished after this one.
@@ -47,7 +50,7 @@ impl<'r> Directory<'r> {
         };
         let swept = fd.as_ref().map_or(0, |fd| claim(fd.as_fd(), false));
         count(&run.counts.swept, swept);
-        Ok(Self { run, fd, path: Vec::new(), finish: None, _above: None })
+        Ok(Self { run, fd, path: Vec::new(), expected: Mutex::default(), finish: None, _above: None })
     }
 
     /// Makes a directory in this one. One that is there already is used as it is, unless it is a link.
@@ -61,7 +64,8 @@ impl<'r> Directory<'r> {
         let (run, above) = (self.run, Some(self.clone()));
         if self.fd.is_none() {
             count(&run.counts.directories, 1);
-            return Ok(Self { run, fd: None, path: Vec::new(), finish: None, _above: above });
+            let (path, expected) = (Vec::new(), Mutex::default());
+            return Ok(Self { run, fd: None, path, expected, finish: None, _above: above });
         }
         let (made, name) = self.under(name, shown, |name| match mkdirat(self.fd()?, name, FILLING) {
             Ok(()) => Ok(true),
@@ -84,7 +88,27 @@ impl<'r> Directory<'r> {
         }
         count(&run.counts.swept, claim(fd.as_fd(), made));
         let finish = made.then(|| (node, metadata, shown.to_vec()));
-        Ok(Self { run, path: self.path_of(&name), fd: Some(fd), finish, _above: above })
+        let (path, expected) = (self.path_of(&name), Mutex::default());
+        Ok(Self { run, fd: Some(fd), path, expected, finish, _above: above })
+    }
+
+    /// Names that will be made in it, so that each is told from the others.
+    pub(super) fn expect<'n>(&self, names: impl Iterator<Item = &'n [u8]> + Clone) {
+        self.expected.lock().more(names, || self.ignores_case());
+    }
+
+    /// Whether it takes a name in capitals for the same.
+    fn ignores_case(&self) -> bool {
+        let Some(fd) = &self.fd else { return false };
+        let name = temporary();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if openat(fd, &name, flags, Mode::RUSR | Mode::WUSR).is_err() {
+            return false;
+        }
+        let found = statat(fd, name.to_ascii_uppercase(), AtFlags::SYMLINK_NOFOLLOW);
+        // What cannot be removed now is removed by a later run.
+        let _ = unlinkat(fd, &name, AtFlags::empty());
+        found.is_ok()
     }
 
     /// Why no directory can be made where something else stands.
@@ -117,7 +141,7 @@ impl<'r> Directory<'r> {
         shown: &[u8],
         mut attempt: impl FnMut(&OsStr) -> io::Result<T>,
     ) -> io::Result<(T, Vec<u8>)> {
-        let mut current = possible(name).unwrap_or_else(|| name.to_vec());
+        let mut current = self.expected.lock().first(name);
         for _ in 0..3 {
             let error = match attempt(OsStr::from_bytes(&current)) {
                 Ok(done) => {
@@ -129,12 +153,13 @@ impl<'r> Directory<'r> {
                 }
                 Err(error) => error,
             };
-            let other = match Errno::from_io_error(&error) {
+            let changed = match Errno::from_io_error(&error) {
                 Some(Errno::NAMETOOLONG) => short(&current),
                 // What is not UTF-8, or has characters that mean something else there.
                 Some(Errno::INVAL | Errno::ILSEQ) if !name.is_empty() => portable(name),
                 _ => return Err(error),
             };
+            let other = self.expected.lock().free(changed);
             if other == current {
                 return Err(error);
             }

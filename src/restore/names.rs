@@ -1,7 +1,10 @@
 //! Names for what the destination cannot hold as it is called in the image. No I/O.
 //!
 //! A name is changed only if it has to be, and so that it can be read back: a byte that cannot stand becomes `%` and two hex digits, and so does every `%` of
-//! such a name. A name that is too long keeps its beginning, behind which `%~` and 16 hex digits of its hash stand. Whoever changes one says so.
+//! such a name. A name that is too long keeps its beginning, behind which `%~` and 16 hex digits of its hash stand; so does one that became another's name. Of names
+//! that are one where case is ignored, capitals are escaped. Whoever changes one says so.
+
+use std::collections::{HashMap, HashSet};
 
 /// The longest name that Linux knows, in bytes.
 const MAX_NAME: usize = 255;
@@ -35,22 +38,102 @@ pub(super) fn possible(name: &[u8]) -> Option<Vec<u8>> {
 
 /// What FAT, NTFS and filesystems of text can hold, too.
 pub(super) fn portable(name: &[u8]) -> Vec<u8> {
-    let last = name.len() - 1;
-    let mut wrong = vec![false; name.len()];
+    let wrong = unportable(name);
+    escaped(name, |_, at| wrong[at])
+}
+
+/// The bytes of a name that FAT, NTFS and filesystems of text cannot hold, or not in that place.
+fn unportable(name: &[u8]) -> Vec<bool> {
+    let mut wrong: Vec<bool> =
+        name.iter().map(|byte| *byte < b' ' || *byte == 0x7f || RESERVED.contains(byte)).collect();
     let mut at = 0;
     for chunk in name.utf8_chunks() {
         at += chunk.valid().len();
         wrong[at..at + chunk.invalid().len()].fill(true);
         at += chunk.invalid().len();
     }
-    wrong[0] |= is_device(name);
-    escaped(name, |byte, at| {
-        wrong[at]
-            || byte < b' '
-            || byte == 0x7f
-            || RESERVED.contains(&byte)
-            || (at == last && matches!(byte, b'.' | b' '))
-    })
+    if let [first, ..] = &mut wrong[..] {
+        *first |= is_device(name);
+    }
+    if let ([.., b'.' | b' '], [.., last]) = (name, &mut wrong[..]) {
+        *last = true;
+    }
+    wrong
+}
+
+/// A character as it is where case is ignored, which may be several.
+fn folded(c: char) -> impl Iterator<Item = char> {
+    c.to_uppercase().flat_map(char::to_lowercase)
+}
+
+/// A name as it may be where case is ignored, and dots and blanks at the end. Different names may become one, although not all such filesystems take them for one.
+fn fold(name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        out.extend(chunk.valid().chars().flat_map(folded).collect::<String>().bytes());
+        out.extend_from_slice(chunk.invalid());
+    }
+    out.truncate(out.iter().rposition(|byte| !matches!(byte, b'.' | b' ')).map_or(0, |last| last + 1));
+    out
+}
+
+/// A name that stays apart where case is ignored: without what makes it another one's.
+fn apart(name: &[u8]) -> Vec<u8> {
+    let mut wrong = unportable(name);
+    let mut at = 0;
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if !folded(c).eq([c]) {
+                wrong[at..at + c.len_utf8()].fill(true);
+            }
+            at += c.len_utf8();
+        }
+        at += chunk.invalid().len();
+    }
+    escaped(name, |_, at| wrong[at])
+}
+
+/// What is known of the names that come into one directory.
+#[derive(Debug, Default)]
+pub(super) struct Expected {
+    /// Those that get another one, so that two do not become one.
+    others: HashMap<Vec<u8>, Vec<u8>>,
+    /// Those that look as if they had been changed, folded: nothing that is changed becomes one of them.
+    taken: HashSet<Vec<u8>>,
+}
+
+impl Expected {
+    /// More names come in. Whether the directory ignores case is asked only where it matters.
+    pub(super) fn more<'n>(
+        &mut self,
+        names: impl Iterator<Item = &'n [u8]> + Clone,
+        ignores_case: impl FnOnce() -> bool,
+    ) {
+        self.taken.extend(names.clone().filter(|name| name.contains(&b'%')).map(fold));
+        let mut groups: HashMap<Vec<u8>, HashSet<&[u8]>> = HashMap::new();
+        for name in names {
+            groups.entry(fold(name)).or_default().insert(name);
+        }
+        groups.retain(|_, group| group.len() > 1);
+        if !groups.is_empty() && ignores_case() {
+            let clashing = groups.into_values().flatten();
+            self.others.extend(clashing.map(|name| (name.to_vec(), apart(name))));
+        }
+    }
+
+    /// What a name is tried as first.
+    pub(super) fn first(&self, name: &[u8]) -> Vec<u8> {
+        match self.others.get(name) {
+            Some(other) if other == name => other.clone(),
+            Some(other) => self.free(other.clone()),
+            None => possible(name).map_or_else(|| name.to_vec(), |other| self.free(other)),
+        }
+    }
+
+    /// A changed name that is no other's.
+    pub(super) fn free(&self, other: Vec<u8>) -> Vec<u8> {
+        if self.taken.contains(&fold(&other)) { short(&other) } else { other }
+    }
 }
 
 /// A name that fits in `MAX_NAME` bytes, without cutting a character.
@@ -115,6 +198,57 @@ mod tests {
         ] {
             assert_eq!(portable(name), other.as_bytes());
         }
+    }
+
+    fn expected(names: &[&'static str], ignores_case: bool) -> Expected {
+        let mut expected = Expected::default();
+        expected.more(names.iter().map(|name| name.as_bytes()), || ignores_case);
+        expected
+    }
+
+    #[test]
+    fn names_that_are_one_where_case_is_ignored_stay_apart() {
+        let names = ["Case", "case", "CASE", "x.", "x", "Ä", "ä", "ſ", "S", "Single", "a:B", "A:b"];
+        let sensitive = expected(&names, false);
+        assert!(names.iter().all(|name| sensitive.first(name.as_bytes()) == name.as_bytes()));
+        let ignoring = expected(&names, true);
+        let first = |name: &str| String::from_utf8(ignoring.first(name.as_bytes())).unwrap();
+        let others = names.map(first);
+        assert_eq!(
+            others,
+            [
+                "%43ase",
+                "case",
+                "%43%41%53%45",
+                "x%2e",
+                "x",
+                "%c3%84",
+                "ä",
+                "%c5%bf",
+                "%53",
+                "Single",
+                "a%3a%42",
+                "%41%3ab"
+            ]
+        );
+        let distinct: HashSet<Vec<u8>> = others.iter().map(|other| fold(other.as_bytes())).collect();
+        assert_eq!(distinct.len(), names.len());
+    }
+
+    #[test]
+    fn case_is_asked_for_only_where_it_matters() {
+        let mut expected = Expected::default();
+        let names: [&[u8]; 3] = [b"one", b"Other", b"one"];
+        expected.more(names.into_iter(), || unreachable!("nothing clashes"));
+    }
+
+    #[test]
+    fn a_changed_name_is_never_another_ones() {
+        let expected = expected(&["a:b", "A%3Ab", "c:d"], true);
+        assert_eq!(expected.free(portable(b"c:d")), b"c%3ad");
+        let other = expected.free(portable(b"a:b"));
+        assert!(other.starts_with(b"a%3ab%~") && other.len() == "a%3ab".len() + MARK);
+        assert_eq!(expected.first(b"A%3Ab"), b"A%3Ab");
     }
 
     #[test]

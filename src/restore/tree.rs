@@ -78,10 +78,9 @@ impl Run<'_> {
             Some(Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::IO | Errno::MFILE | Errno::NFILE) => {
                 Err(Error::Target { action, path, source: error })
             }
-            Some(Errno::EXIST) if self.options.force => Ok(
-                "a directory or another file of this image has that name there; names that differ in case only may be the same"
-                    .to_owned(),
-            ),
+            Some(Errno::EXIST) if self.options.force => {
+                Ok("a directory or another file of this image has that name there".to_owned())
+            }
             Some(Errno::EXIST) => Ok("it exists there; --force replaces files".to_owned()),
             _ => Ok(format!("cannot write it: {error}")),
         }
@@ -192,6 +191,10 @@ struct Frame<'r> {
     entries: std::vec::IntoIter<Entry>,
 }
 
+fn names(entries: &std::vec::IntoIter<Entry>) -> impl Iterator<Item = &[u8]> + Clone {
+    entries.as_slice().iter().map(|entry| &entry.name[..])
+}
+
 struct Walk<'r> {
     run: &'r Run<'r>,
     send: Sender<Job<'r>>,
@@ -202,6 +205,9 @@ struct Walk<'r> {
 
 impl<'r> Walk<'r> {
     fn all(mut self, places: &[Place], goal: &Goal, directory: &Arc<Directory<'r>>) {
+        if goal.name.is_none() {
+            directory.expect(places.iter().filter_map(|place| Some(&place.names.last()?[..])));
+        }
         for place in places {
             if self.run.is_over() {
                 return;
@@ -225,7 +231,10 @@ impl<'r> Walk<'r> {
             self.run.fail(&shown, "it is a directory; give -r to copy it with all below it");
         } else if self.seen.insert(node) {
             match self.list(node) {
-                Ok(entries) => self.stack.push(Frame { directory: directory.clone(), shown, entries }),
+                Ok(entries) => {
+                    directory.expect(names(&entries));
+                    self.stack.push(Frame { directory: directory.clone(), shown, entries });
+                }
                 Err(error) => self.run.fail(&shown, &error.told()),
             }
         }
@@ -295,7 +304,10 @@ impl<'r> Walk<'r> {
         };
         count(&self.run.counts.streams, metadata.streams.len() as u64);
         match above.make(&entry.name, &shown, entry.node, metadata) {
-            Ok(made) => self.stack.push(Frame { directory: Arc::new(made), shown, entries }),
+            Ok(made) => {
+                made.expect(names(&entries));
+                self.stack.push(Frame { directory: Arc::new(made), shown, entries });
+            }
             Err(error) => match self.run.judge("make a directory in", error) {
                 Ok(why) => self.run.fail(&shown, &why),
                 Err(error) => self.run.end(error),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use fuse_tests::devices::{LoopDevice, Mounted};
 use fuse_tests::images::{empty_file, populate};
 use fuse_tests::noise::noise;
-use fuse_tests::process::wait_until;
+use fuse_tests::process::{holds_within, wait_until};
 use fuse_tests::sandbox::Sandbox;
 use fuse_tests::trees::{Tree, scan};
 use fuse_tests::{requires, tool};
@@ -278,6 +278,28 @@ fn memory(what: &str) -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
 }
 
+/// How long a writer may take until pages are dirty.
+const DIRTYING: Duration = Duration::from_secs(60);
+
+/// The kernel's limits of dirty pages, raised for as long as this is held.
+struct LateWriteback;
+
+impl LateWriteback {
+    fn begin() -> Self {
+        fs::write("/proc/sys/vm/dirty_bytes", (128 * MIB).to_string()).expect("a limit");
+        fs::write("/proc/sys/vm/dirty_background_bytes", (64 * MIB).to_string()).expect("a limit");
+        Self
+    }
+}
+
+impl Drop for LateWriteback {
+    fn drop(&mut self) {
+        // As the kernel has them from the start.
+        let _ = fs::write("/proc/sys/vm/dirty_background_ratio", "10");
+        let _ = fs::write("/proc/sys/vm/dirty_ratio", "20");
+    }
+}
+
 #[test]
 #[ignore = "for the guest of scripts/vm-test"]
 fn reading_goes_on_while_memory_is_short_and_full_of_dirty_pages() {
@@ -290,7 +312,8 @@ fn reading_goes_on_while_memory_is_short_and_full_of_dirty_pages() {
     let disk = scratch_disk();
     tool!("mkfs.ext4", "-q", "-F", &disk);
     let elsewhere = mount("ext4", "rw", &disk, &sandbox.mountpoint("elsewhere"));
-    // All but 300 MiB is taken, and what is left is written to.
+    // All but 300 MiB is taken, and what is left is written to; pages stay dirty until there are many.
+    let _late = LateWriteback::begin();
     let taken: Vec<u8> = vec![1; available().saturating_sub(300 * MIB)];
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -309,7 +332,12 @@ fn reading_goes_on_while_memory_is_short_and_full_of_dirty_pages() {
         });
         let found: Vec<_> = (0..3)
             .map(|_| {
-                let (free, dirty) = (available(), memory("Dirty:") + memory("Writeback:"));
+                let mut dirty = 0;
+                holds_within(DIRTYING, || {
+                    dirty = memory("Dirty:") + memory("Writeback:");
+                    dirty > 8 * MIB
+                });
+                let free = available();
                 fs::write("/proc/sys/vm/drop_caches", "1").expect("drop");
                 (free, dirty, read_all(device.path()).is_ok_and(|found| found == bytes))
             })
@@ -318,7 +346,7 @@ fn reading_goes_on_while_memory_is_short_and_full_of_dirty_pages() {
         wait_until("the writer is done", || writer.is_finished());
         assert!(found.iter().all(|(.., right)| *right), "wrong bytes, or none: {found:?}");
         assert!(found.iter().any(|(free, ..)| *free < 400 * MIB), "memory was not short: {found:?}");
-        assert!(found.iter().any(|(_, dirty, _)| *dirty > 8 * MIB), "no pages were dirty: {found:?}");
+        assert!(found.iter().all(|(_, dirty, _)| *dirty > 8 * MIB), "no pages were dirty: {found:?}");
     });
     assert!(taken.iter().step_by(4096).all(|byte| *byte == 1));
     drop(device);
