@@ -12,6 +12,7 @@ mod pipeline;
 mod reuse;
 mod salvage;
 mod span;
+pub mod stream;
 pub mod target;
 pub mod unused;
 mod writing;

@@ -15,6 +15,8 @@ use crate::trees::Tree;
 pub const OPTIONS: &str = "permissions,streams_interface=xattr";
 /// A file's own access list, attributes and creation time, which no list of attributes names.
 const OWN: [&str; 3] = ["system.ntfs_acl", "system.ntfs_attrib", "system.ntfs_crtime"];
+/// What the kernel's driver calls such things.
+const OWN_BY_KERNEL: [&str; 3] = ["system.ntfs_security", "system.ntfs_attrib", "system.dos_attrib"];
 /// What the largest owner may be that gets a number of Windows without a table.
 const FAR_OWNER: u32 = 1_000_000_000;
 const MODES: [u32; 7] = [0o000, 0o400, 0o644, 0o755, 0o4755, 0o2755, 0o6755];
@@ -58,14 +60,27 @@ fn values() -> [(&'static str, Vec<u8>); 4] {
 /// If anything cannot be read.
 #[must_use]
 pub fn scan(directory: &Path) -> Tree {
+    scan_own(directory, &OWN)
+}
+
+/// As [`scan`], of a mount by the kernel's `ntfs3`.
+///
+/// # Panics
+/// If anything cannot be read.
+#[must_use]
+pub fn scan_by_kernel(directory: &Path) -> Tree {
+    scan_own(directory, &OWN_BY_KERNEL)
+}
+
+fn scan_own(directory: &Path, own: &[&str]) -> Tree {
     let mut tree = crate::trees::scan(directory);
     for (path, entry) in &mut tree {
         let path = directory.join(OsStr::from_bytes(path));
-        for name in OWN {
+        for &name in own {
             let mut value = vec![0; 64 << 10];
             match lgetxattr(&path, name, &mut value[..]) {
                 Ok(len) => value.truncate(len),
-                Err(Errno::NODATA | Errno::NOTSUP) => continue,
+                Err(Errno::NODATA | Errno::NOTSUP | Errno::NOENT) => continue,
                 Err(error) => panic!("{name} of {path:?}: {error}"),
             }
             entry.attributes.insert(name.into(), value);
@@ -89,4 +104,16 @@ pub fn assert_kept(tree: &Tree) {
     assert_eq!(at("sticky").mode & 0o7777, 0o1777);
     assert_eq!(at("6755").owner, (FAR_OWNER, FAR_OWNER + 1));
     assert!(OWN.iter().all(|name| at("0755").attributes.contains_key(name.as_bytes())), "nothing of Windows");
+}
+
+/// Fails unless the kernel's driver shows what is Windows' own of a file of [`populate`], whatever it makes of owners and modes.
+///
+/// # Panics
+/// If it does not.
+pub fn assert_shown_by_kernel(tree: &Tree) {
+    let file = &tree[b"unix/0755".as_slice()];
+    for name in OWN_BY_KERNEL {
+        assert!(file.attributes.get(name.as_bytes()).is_some_and(|value| !value.is_empty()), "no {name}: {file:?}");
+    }
+    assert_eq!(file.content, (0o755).to_string().into_bytes());
 }

@@ -13,8 +13,6 @@ use fuse_tests::{requires, tool};
 
 /// Where Debian's `forensics-samples-*` lie: disks with deleted files, packed.
 const SAMPLES: &str = "/usr/share/forensics-samples";
-/// What was on them before it was deleted.
-const ORIGINALS: &str = "/usr/share/forensics-samples/original-files";
 
 /// A sample, unpacked.
 fn sample(sandbox: &Sandbox, name: &str) -> PathBuf {
@@ -36,31 +34,35 @@ fn partitions(disk: &Path) -> Vec<String> {
     rows.map(|row| row[2].to_owned()).collect()
 }
 
-/// Deleted files of a partition by their names: what they held, as far as it is still there.
-fn deleted(disk: &Path, offset: &str) -> BTreeMap<String, (bool, Vec<u8>)> {
-    let listed = tool!("fls", "-r", "-d", "-p", "-o", offset, disk);
-    let mut found = BTreeMap::new();
-    for line in listed.lines().filter(|line| line.starts_with("r/") || line.starts_with("-/r")) {
-        let Some((about, name)) = line.split_once(":\t") else { continue };
-        let Some(inode) =
-            about.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
-        else {
-            continue;
-        };
-        let content = Command::new("icat")
-            .args(["-o", offset])
-            .arg(disk)
-            .arg(inode.trim_end_matches("(realloc)"))
-            .output()
-            .expect("icat");
-        found.insert(format!("{name} ({about})"), (content.status.success(), content.stdout));
-    }
-    found
+/// What the Sleuth Kit finds by one name.
+#[derive(PartialEq, Eq)]
+struct Found {
+    is_deleted: bool,
+    /// What it holds, as far as that is still there; nothing of what is no file.
+    content: Option<Vec<u8>>,
 }
 
-/// Contents that files had before they were deleted.
-fn originals() -> BTreeSet<Vec<u8>> {
-    let files = files_below(Path::new(ORIGINALS));
+/// All files and directories of a partition, deleted ones as well, by what is said of them and their names.
+fn everything(disk: &Path, offset: &str) -> BTreeMap<String, Found> {
+    let listed = tool!("fls", "-r", "-p", "-o", offset, disk);
+    let mut all = BTreeMap::new();
+    for (about, name) in listed.lines().filter_map(|line| line.split_once(":\t")) {
+        let is_file = about.starts_with("r/") || about.starts_with("-/r");
+        let inode = about.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+        let content = inode.filter(|_| is_file).and_then(|inode| {
+            let mut icat = Command::new("icat");
+            icat.args(["-o", offset]).arg(disk).arg(inode.trim_end_matches("(realloc)"));
+            let read = icat.output().expect("icat");
+            read.status.success().then_some(read.stdout)
+        });
+        all.insert(format!("{name} ({about})"), Found { is_deleted: about.contains(" * "), content });
+    }
+    all
+}
+
+/// Contents that files had before the disk was made.
+fn originals(folder: &str) -> BTreeSet<Vec<u8>> {
+    let files = files_below(Path::new(folder));
     files.iter().map(|path| std::fs::read(path).expect("read")).collect()
 }
 
@@ -70,17 +72,39 @@ fn fsstat(disk: &Path, offset: &str) -> Option<Vec<u8>> {
     output.status.success().then_some(output.stdout)
 }
 
-/// At least so many filesystems are read, and so many deleted files found with the content that they had.
-fn assert_deleted_files_are_found(name: &str, filesystems: usize, least: usize) {
+/// A disk with deleted files, and what is to be found on it at least.
+struct Sample {
+    name: &'static str,
+    /// Where its files came from.
+    originals: &'static str,
+    filesystems: usize,
+    /// Directories that were deleted.
+    directories: &'static [&'static str],
+    /// Files with the content that they had, and deleted ones of that kind.
+    kept: usize,
+    deleted: usize,
+}
+
+const SAMPLE: Sample = Sample {
+    name: "",
+    originals: "/usr/share/forensics-samples/original-files",
+    filesystems: 1,
+    directories: &["audio2", "movie2", "pic2", "text2"],
+    kept: 18,
+    deleted: 15,
+};
+
+fn assert_deleted_files_are_found(expected: &Sample) {
     let sandbox = Sandbox::new();
+    let name = expected.name;
     let disk = sample(&sandbox, name);
     sandbox.back_up("disk", &disk);
     let mounted = sandbox.mount();
     let image = mounted.latest("disk");
     tool!("cmp", &disk, &image);
     assert_eq!(tool!("mmls", &disk), tool!("mmls", &image));
-    let originals = originals();
-    let (mut read, mut names, mut contents) = (0, 0, 0);
+    let originals = originals(expected.originals);
+    let (mut filesystems, mut directories, mut kept, mut deleted) = (0, BTreeSet::new(), 0, 0);
     for offset in partitions(&disk) {
         let said = fsstat(&disk, &offset);
         assert!(
@@ -90,37 +114,54 @@ fn assert_deleted_files_are_found(name: &str, filesystems: usize, least: usize) 
         if said.is_none() {
             continue;
         }
-        read += 1;
-        let (was, is) = (deleted(&disk, &offset), deleted(&image, &offset));
+        filesystems += 1;
+        let (was, is) = (everything(&disk, &offset), everything(&image, &offset));
         assert!(was == is, "{name}: {:?}\n{:?}", was.keys(), is.keys());
-        names += was.len();
-        contents += is.values().filter(|(read, content)| *read && originals.contains(content)).count();
+        for (key, Found { is_deleted, content }) in is {
+            let is_original = content.as_ref().is_some_and(|content| originals.contains(content));
+            (kept, deleted) = match is_deleted {
+                _ if !is_original => (kept, deleted),
+                false => (kept + 1, deleted),
+                true => (kept, deleted + 1),
+            };
+            if is_deleted && content.is_none() {
+                directories.extend(key.split_once(" (").map(|(name, _)| name.to_owned()));
+            }
+        }
     }
-    println!("{name}: {read} filesystems, {names} deleted files, {contents} with what they held");
+    println!("{name}: {filesystems} filesystems, {directories:?}, {kept} and {deleted} files as they were");
+    assert!(expected.directories.iter().all(|name| directories.contains(*name)), "{directories:?}");
     assert!(
-        read >= filesystems && names > 0 && contents >= least,
-        "{read} filesystems, {names} files, {contents} contents"
+        filesystems >= expected.filesystems && kept >= expected.kept && deleted >= expected.deleted,
+        "{filesystems} filesystems, {kept} files as they were, {deleted} deleted ones"
     );
 }
 
-// Linux forgets where the bytes of a deleted file were on ext2 and ext4.
 macro_rules! samples {
-    ($($name:ident: $sample:expr, $filesystems:expr, $least:expr;)*) => {$(
+    ($($name:ident: $sample:expr;)*) => {$(
         #[test]
         fn $name() {
             requires!(fuse, root, mmls, fls, icat, fsstat, xz, cmp, "/usr/share/forensics-samples/fs.ext2.xz");
-            assert_deleted_files_are_found($sample, $filesystems, $least);
+            assert_deleted_files_are_found(&$sample);
         }
     )*};
 }
 
+// Linux forgets where the bytes of a deleted file were on ext2 and ext4.
 samples! {
-    deleted_files_are_found_on_ext2: "fs.ext2", 1, 0;
-    deleted_files_are_found_on_ext4: "fs.ext4", 1, 0;
-    deleted_files_are_found_on_ntfs: "fs.ntfs", 1, 15;
-    deleted_files_are_found_on_vfat: "fs.vfat", 1, 15;
-    deleted_files_are_found_on_exfat: "fs.exfat", 1, 15;
-    deleted_files_are_found_on_several_partitions: "fs.multiple", 3, 0;
+    deleted_files_are_found_on_ext2: Sample { name: "fs.ext2", deleted: 0, ..SAMPLE };
+    deleted_files_are_found_on_ext4: Sample { name: "fs.ext4", deleted: 0, ..SAMPLE };
+    deleted_files_are_found_on_ntfs: Sample { name: "fs.ntfs", ..SAMPLE };
+    deleted_files_are_found_on_vfat: Sample { name: "fs.vfat", ..SAMPLE };
+    deleted_files_are_found_on_exfat: Sample { name: "fs.exfat", ..SAMPLE };
+    files_are_found_on_several_partitions: Sample {
+        name: "fs.multiple",
+        originals: "/usr/share/forensics-samples/original-multiple",
+        filesystems: 3,
+        directories: &[],
+        kept: 6,
+        deleted: 0,
+    };
 }
 
 #[test]
@@ -201,7 +242,7 @@ fn lines(text: &[u8]) -> BTreeSet<String> {
 
 /// What `guestfish` finds on a disk.
 #[derive(PartialEq, Eq)]
-struct Found {
+struct Fished {
     /// Of the disk and its partitions.
     said: String,
     /// Hashes of the files of each partition.
@@ -210,7 +251,7 @@ struct Found {
     archives: Vec<Vec<u8>>,
 }
 
-fn through_guestfish(sandbox: &Sandbox, name: &str, disk: &Path) -> Found {
+fn through_guestfish(sandbox: &Sandbox, name: &str, disk: &Path) -> Fished {
     let directory = sandbox.mountpoint(name);
     let mut script =
         "run\nblockdev-getsize64 /dev/sda\npart-list /dev/sda\nlist-partitions\nlist-filesystems\n"
@@ -230,7 +271,7 @@ fn through_guestfish(sandbox: &Sandbox, name: &str, disk: &Path) -> Found {
     let read = |what: &str, number| std::fs::read(directory.join(format!("{what}-{number}"))).expect("read");
     let hashes = (1..=PARTS.len()).map(|number| lines(&read("hashes", number))).collect();
     let archives = (1..=PARTS.len()).map(|number| read("tar", number)).collect();
-    Found { said, hashes, archives }
+    Fished { said, hashes, archives }
 }
 
 #[test]

@@ -1,14 +1,14 @@
-//! Restoring an image: pieces are read and verified by all cores, and written where they belong.
+//! Restoring an image: pieces are read and verified by all cores, and written where they belong, chunk by chunk as these are opened.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::error::{Error, Result};
-use super::target::{Ordered, Target};
+use super::stream::Stream;
+use super::target::Target;
 use super::{Monitor, Stop};
 use crate::extent::spans_of;
 use crate::image::Image;
@@ -44,13 +44,13 @@ pub fn extract(
             .map(|_| {
                 let queue: Receiver<Range<u64>> = queue.clone();
                 scope.spawn(move || {
-                    let mut buffer = Vec::new();
                     for range in queue {
+                        let mut write =
+                            |offset: u64, bytes: &[u8]| target.write_at(offset - base, bytes);
                         let done = stop
                             .check()
                             .map_err(Error::from)
-                            .and_then(|()| read_range(reader, image, &range, &mut buffer))
-                            .and_then(|()| target.write_at(range.start - base, &buffer));
+                            .and_then(|()| read_range(reader, image, &range, &mut write));
                         if done.is_err() || failed.load(Ordering::Relaxed) {
                             failed.store(true, Ordering::Relaxed);
                             return done;
@@ -87,25 +87,27 @@ pub fn extract_to_stream(
     reader: &ImageReader,
     image: &Image,
     range: &Range<u64>,
-    out: impl Write,
+    mut out: Stream,
     stop: &Stop,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     monitor.total(range.end - range.start);
     let threads = workers() + EXTRA_THREADS;
-    // A ticket is held from the moment a range is handed out until it is written: what waits in memory is bounded.
-    let (tickets, ticket) = bounded::<()>(threads * 3);
-    let (send, queue) = bounded::<(u64, Run)>(threads);
+    // A buffer is held from the moment a range is handed out until it is written: what waits in memory is bounded.
+    let (give_back, buffers) = bounded::<Vec<u8>>(threads * 3);
+    for _ in 0..threads * 3 {
+        let _ = give_back.send(Vec::new());
+    }
+    let (send, queue) = bounded::<(u64, Run, Vec<u8>)>(threads);
     let (results, done) = bounded::<Read>(threads);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let (queue, results) = (queue.clone(), results.clone());
             scope.spawn(move || {
-                for (order, run) in queue {
-                    let mut buffer = Vec::new();
+                for (order, run, mut buffer) in queue {
                     let read = match &run {
                         Run::Hole(_) => Ok(()),
-                        Run::Data(range) => read_range(reader, image, range, &mut buffer),
+                        Run::Data(range) => read_into(reader, image, range, &mut buffer),
                     };
                     if results.send((order, read.map(|()| (run, buffer)))).is_err() {
                         return;
@@ -119,11 +121,12 @@ pub fn extract_to_stream(
             each_run(reader, image, range, &mut |run| {
                 stop.check()?;
                 order += 1;
-                Ok(tickets.send(()).is_ok() && send.send((order - 1, run)).is_ok())
+                let Ok(buffer) = buffers.recv() else { return Ok(false) };
+                Ok(send.send((order - 1, run, buffer)).is_ok())
             })
         });
-        let written = write_in_order(&done, &ticket, Ordered(out), monitor);
-        drop((done, ticket));
+        let written = write_in_order(&done, &give_back, &mut out, monitor);
+        drop((done, give_back));
         let dispatched = dispatcher.join().unwrap_or(Err(Error::Panicked { what: "a thread that restores" }));
         written.and(dispatched)
     })
@@ -131,27 +134,28 @@ pub fn extract_to_stream(
 
 fn write_in_order(
     done: &Receiver<Read>,
-    ticket: &Receiver<()>,
-    mut out: Ordered<impl Write>,
+    give_back: &Sender<Vec<u8>>,
+    out: &mut Stream,
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let mut waiting = BTreeMap::new();
     let mut next = 0;
     for (order, result) in done {
         waiting.insert(order, result?);
-        while let Some((run, bytes)) = waiting.remove(&next) {
+        while let Some((run, buffer)) = waiting.remove(&next) {
             match &run {
-                Run::Hole(range) => out.zeros(range.end - range.start)?,
-                Run::Data(_) => out.write(&bytes)?,
+                Run::Hole(range) => out.zeros(range.end - range.start),
+                Run::Data(_) => out.write(&buffer),
             }
+            .map_err(|source| Error::Io { action: "write", path: "standard output".into(), source })?;
             let (Run::Hole(range) | Run::Data(range)) = run;
             monitor.advanced(range.end - range.start, 0);
             next += 1;
-            // One was taken when this run was handed out.
-            let _ = ticket.try_recv();
+            // There is room: it came from there. Nobody may take it any more.
+            let _ = give_back.try_send(buffer);
         }
     }
-    out.0.flush().map_err(|source| Error::Io { action: "write", path: "standard output".into(), source })
+    Ok(())
 }
 
 /// A part that was read: its place in the order, and its bytes if it is data.
@@ -194,8 +198,29 @@ fn each_run(
     Ok(())
 }
 
-fn read_range(reader: &ImageReader, image: &Image, range: &Range<u64>, buffer: &mut Vec<u8>) -> Result<()> {
+/// Fills a buffer with a range that holds data only.
+fn read_into(reader: &ImageReader, image: &Image, range: &Range<u64>, buffer: &mut Vec<u8>) -> Result<()> {
     buffer.resize((range.end - range.start) as usize, 0);
-    reader.read_at(image, range.start, buffer)?;
+    read_range(reader, image, range, &mut |offset, bytes| {
+        let at = (offset - range.start) as usize;
+        buffer[at..at + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    })
+}
+
+/// Hands all bytes of a range on that holds data only, in no order.
+fn read_range(
+    reader: &ImageReader,
+    image: &Image,
+    range: &Range<u64>,
+    take: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let len = range.end - range.start;
+    if reader.visit(image, range, take)? < len {
+        // A node said that there are no holes, and its maps have some.
+        let mut buffer = vec![0; len as usize];
+        reader.read_at(image, range.start, &mut buffer)?;
+        take(range.start, &buffer)?;
+    }
     Ok(())
 }

@@ -62,6 +62,13 @@ impl SpanData {
         self.filled = squeeze(&mut self.bytes, 0, &mut self.runs);
     }
 
+    /// The memory of the bytes that were given; what was gathered is gone.
+    pub(super) fn give_back(&mut self) -> Vec<u8> {
+        self.runs.clear();
+        (self.len, self.filled) = (0, 0);
+        std::mem::take(&mut self.bytes)
+    }
+
     /// Length of the span in bytes.
     pub(super) fn span_len(&self) -> usize {
         self.len

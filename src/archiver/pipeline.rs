@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::base::Base;
 use super::earlier::{Earlier, Former};
@@ -97,6 +97,8 @@ pub(super) fn store_image(
             return Err(Error::TooLong { what: what.into() });
         }
     }
+    // Buffers of a stream's spans go round: one is filled, one waits, and each worker has one.
+    let (give_back, free) = unbounded::<Vec<u8>>();
     let dispatch = move |jobs: &Sender<Job>| match (seekable, stream) {
         (Some(seekable), _) => {
             let mut data_range = |from| {
@@ -108,7 +110,7 @@ pub(super) fn store_image(
             };
             dispatch_ranges(seekable.len(), &mut data_range, span_shift, jobs, stop)
         }
-        (None, Some(stream)) => dispatch_stream(stream, what, span_shift, jobs, stop),
+        (None, Some(stream)) => dispatch_stream(stream, what, span_shift, (jobs, &free), stop),
         (None, None) => Ok(0),
     };
     let careful = seekable.map(|source| Careful::new(source, reading.read_errors, stop));
@@ -120,7 +122,13 @@ pub(super) fn store_image(
             return Ok(Done { order: job.order, span: job.span, end, outcome: Some(outcome) });
         }
         let former = reading.earlier.map(|earlier| earlier.span(job.span, store)).unwrap_or_default();
-        store_span(store, careful.as_ref(), span_shift, job, data, &former)
+        let is_given = matches!(job.content, Content::Bytes(_));
+        let done = store_span(store, careful.as_ref(), span_shift, job, data, &former);
+        if is_given {
+            // The last of them nobody takes any more.
+            let _ = give_back.send(data.give_back());
+        }
+        done
     };
     let stored = in_parallel(store, dispatch, work, stop, monitor)?;
     Ok(StoredImage {
@@ -139,8 +147,8 @@ pub(super) fn in_parallel<J: Send, W: Default>(
     monitor: &dyn Monitor,
 ) -> Result<StoredImage> {
     let threads = workers();
-    // One that waits is enough: a span of a stream takes 16 MiB.
-    let (jobs, queue) = bounded::<J>(1);
+    // None waits: a span of a stream takes 16 MiB, and the next one is made meanwhile.
+    let (jobs, queue) = bounded::<J>(0);
     let (results, done) = bounded::<Result<Done>>(threads * 2);
     std::thread::scope(|scope| {
         let work = &work;
@@ -209,18 +217,19 @@ pub(super) fn dispatch_ranges(
     Ok(size)
 }
 
-/// Reads a stream span by span; returns its length.
+/// Reads a stream span by span, into buffers that are free if there are any; returns its length.
 fn dispatch_stream(
     stream: &mut Stream,
     what: &str,
     span_shift: u8,
-    jobs: &Sender<Job>,
+    (jobs, free): (&Sender<Job>, &Receiver<Vec<u8>>),
     stop: &Stop,
 ) -> Result<u64> {
     let mut size = 0;
     for span in 0.. {
         stop.check()?;
-        let mut bytes = vec![0; 1 << span_shift];
+        let mut bytes = free.try_recv().unwrap_or_default();
+        bytes.resize(1 << span_shift, 0);
         let read = stream.read(&mut bytes, &|| stop.is_raised());
         stop.check()?;
         let len = read.map_err(|source| Error::Stream { what: what.into(), offset: size, source })?;

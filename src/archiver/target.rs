@@ -1,7 +1,7 @@
-//! Where an image is restored to: a new sparse file, a block device, or standard output.
+//! Where an image is restored to: a new sparse file, or a block device.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -165,34 +165,6 @@ impl Target {
             file.persist(&path).map_err(|error| failed("write", &path)(error.error))?;
         } else {
             file.persist_noclobber(&path).map_err(|error| failed("create", &path)(error.error))?;
-        }
-        Ok(())
-    }
-}
-
-/// Writes an image in order.
-#[derive(Debug)]
-pub struct Ordered<W>(pub W);
-
-impl<W: Write> Ordered<W> {
-    /// Appends bytes.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.write_all(bytes).map_err(failed("write", Path::new("standard output")))
-    }
-
-    /// Appends zeros.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn zeros(&mut self, mut len: u64) -> Result<()> {
-        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
-        while len > 0 {
-            let part = len.min(ZEROS.len() as u64);
-            self.write(&ZEROS[..part as usize])?;
-            len -= part;
         }
         Ok(())
     }

@@ -134,11 +134,11 @@ impl ImageReader {
         let mut loading = Vec::new();
         let asked = self.chunks.ask_all(places.iter().map(|(chunk, _)| chunk.id));
         for (slot, asked) in asked.into_iter().enumerate() {
-            let (ChunkRef { plain_len, .. }, at) = places[slot];
+            let (chunk, at) = places[slot];
             match asked {
                 Asked::Ready(chunk) => found[slot] = Some(chunk),
                 Asked::Loading(flight) => loading.push((slot, flight)),
-                Asked::Mine(claim) => mine.push(Wanted { slot, claim, plain_len, at }),
+                Asked::Mine(claim) => mine.push(Wanted { chunk, at, own: (slot, claim) }),
             }
         }
         let mut failed = None;
@@ -178,11 +178,78 @@ impl ImageReader {
                 let places = together.iter().filter_map(|extent| place_of(&map, extent.chunk as usize).ok());
                 let claims = self.chunks.claim_ahead(places.clone().map(|(chunk, _)| chunk.id));
                 let wanted = claims.into_iter().zip(places).filter_map(|(claim, (chunk, at))| {
-                    Some(Wanted { slot: 0, claim: claim?, plain_len: chunk.plain_len, at })
+                    Some(Wanted { chunk, at, own: (0, claim?) })
                 });
                 runs::load(self.repository.packs(), &self.blocks, wanted.collect(), &mut |_, _| {});
             }
         }
+    }
+
+    /// Hands the data of a range to `take`, in pieces of at most a chunk, each with its byte offset in the image, in no order; returns how many
+    /// bytes that were, less than the range has if there are holes in it. For who reads everything once: chunks come past the cache.
+    ///
+    /// # Errors
+    /// Of `take`; [`Error::LostBlob`] and the like, if any byte of the range cannot be had. Some of it has been handed on then.
+    pub fn visit<E: From<Arc<Error>>>(
+        &self,
+        image: &Image,
+        range: &Range<u64>,
+        take: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let range = range.start..range.end.min(image.size);
+        let mut handed = 0;
+        for span in spans_of(&range, image.span_shift) {
+            let Some(map) = self.maps.span(image, span)? else { continue };
+            let base = span << image.span_shift;
+            let part = range.start.max(base) - base..range.end.min(base + (1 << image.span_shift)) - base;
+            let mut used = used_by(&map, part.clone());
+            while !used.is_empty() {
+                let together;
+                (together, used) = used.split_at(batch(&map, used));
+                self.visit_batch(&map, together, &part, &mut |offset, bytes| {
+                    handed += bytes.len() as u64;
+                    take(base + offset, bytes)
+                })?;
+            }
+        }
+        Ok(handed)
+    }
+
+    /// Hands on what extents hold of a range of their span. A chunk that several of them show is opened once.
+    fn visit_batch<E: From<Arc<Error>>>(
+        &self,
+        map: &LocatedMap,
+        extents: &[Extent],
+        range: &Range<u64>,
+        take: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let packs = self.repository.packs();
+        let mut extents = extents.to_vec();
+        extents.sort_unstable_by_key(|extent| (extent.chunk, extent.offset));
+        let mut wanted = Vec::new();
+        for own in extents.chunk_by(|one, next| one.chunk == next.chunk) {
+            let (chunk, at) = place_of(map, own[0].chunk as usize)?;
+            wanted.push(Wanted { chunk, at, own });
+        }
+        let mut done = Ok(());
+        runs::open(packs, wanted, &mut |Wanted { chunk, at, own }, opened| {
+            if done.is_err() {
+                return;
+            }
+            let each = |plain: &[u8]| {
+                own.iter().try_for_each(|extent| {
+                    let from = range.start.max(extent.offset.into());
+                    let len = range.end.min(extent.end()) - from;
+                    let at = u64::from(extent.chunk_offset) + (from - u64::from(extent.offset));
+                    // The map's check and the chunk's length, both verified, make this range exist.
+                    let part = plain.get(at as usize..(at + len) as usize).ok_or_else(wrong_length)?;
+                    take(from, part)
+                })
+            };
+            let handed = runs::with_plain(packs, &chunk, at, opened, each);
+            done = handed.unwrap_or_else(|error| Err(Arc::new(error).into()));
+        });
+        done
     }
 }
 

@@ -1,4 +1,4 @@
-//! Loading chunks that were claimed together: those that lie beside each other in a pack are one read of the storage.
+//! Opening chunks that are wanted together: those that lie beside each other in a pack are one read of the storage.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use super::cache::{Claim, Purpose};
 use crate::codec::keys::BlobKind;
 use crate::format::FormatError;
 use crate::format::location::Location;
+use crate::format::span_map::ChunkRef;
 use crate::id::BlobId;
 use crate::repository::Error;
 use crate::repository::packs::{Packs, is_possible};
@@ -18,13 +19,15 @@ const LONGEST: u32 = (1 << 20) + (64 << 10);
 /// The plain bytes of a chunk.
 pub(super) type Chunk = Arc<Plain>;
 
-/// A chunk that the holder of its claim is to load.
-pub(super) struct Wanted<'a> {
-    /// For the caller.
-    pub(super) slot: usize,
-    pub(super) claim: Claim<'a, BlobId, Chunk, Error>,
-    pub(super) plain_len: u32,
+/// The claim to load a chunk into the cache.
+pub(super) type ChunkClaim<'a> = Claim<'a, BlobId, Chunk, Error>;
+
+/// A chunk that is to be opened.
+pub(super) struct Wanted<T> {
+    pub(super) chunk: ChunkRef,
     pub(super) at: Location,
+    /// For whoever wants it.
+    pub(super) own: T,
 }
 
 /// Where a thread opens chunks: bytes as they are stored, and one chunk's plain bytes.
@@ -38,14 +41,12 @@ thread_local! {
     static BENCH: RefCell<Bench> = RefCell::default();
 }
 
-/// Loads chunks and lands their claims, in the order of packs; `landed` is told of each.
-///
-/// One that is loaded ahead and not found whole where its hint says is given up: who asks for it looks elsewhere, too.
-pub(super) fn load(
+/// Opens chunks in the order of packs. `take` gets each with its plain bytes, or without if they are not whole where its hint says; it must not
+/// open chunks itself.
+pub(super) fn open<T>(
     packs: &Packs,
-    blocks: &Arc<Blocks>,
-    mut wanted: Vec<Wanted<'_>>,
-    landed: &mut dyn FnMut(usize, Result<Chunk, Arc<Error>>),
+    mut wanted: Vec<Wanted<T>>,
+    take: &mut dyn FnMut(Wanted<T>, Option<&[u8]>),
 ) {
     wanted.sort_unstable_by_key(|wanted| (wanted.at.pack.id, wanted.at.offset));
     let mut wanted = wanted.into_iter().peekable();
@@ -60,17 +61,12 @@ pub(super) fn load(
             end = next.at.offset.saturating_add(next.at.sealed_len);
             run.push(next);
         }
-        load_run(packs, blocks, run, landed);
+        open_run(packs, run, take);
     }
 }
 
-/// Loads chunks that lie beside each other.
-fn load_run(
-    packs: &Packs,
-    blocks: &Arc<Blocks>,
-    run: Vec<Wanted<'_>>,
-    landed: &mut dyn FnMut(usize, Result<Chunk, Arc<Error>>),
-) {
+/// Opens chunks that lie beside each other.
+fn open_run<T>(packs: &Packs, run: Vec<Wanted<T>>, take: &mut dyn FnMut(Wanted<T>, Option<&[u8]>)) {
     BENCH.with_borrow_mut(|Bench { sealed, plain }| {
         let start = run[0].at;
         let possible = run.iter().all(|wanted| is_possible(BlobKind::Chunk, wanted.at));
@@ -82,31 +78,62 @@ fn load_run(
             read.map(|bytes| *sealed = bytes).is_ok()
         };
         let mut rest = &mut sealed[..];
-        for Wanted { slot, claim, plain_len, at } in run {
+        for wanted in run {
+            let Wanted { chunk, at, .. } = &wanted;
             let is_open = read && {
                 let (own, behind) = rest.split_at_mut(at.sealed_len as usize);
                 rest = behind;
-                packs.open_into(BlobKind::Chunk, &claim.key(), at.pack.epoch, own, plain).is_ok()
+                packs.open_into(BlobKind::Chunk, &chunk.id, at.pack.epoch, own, plain).is_ok()
             };
-            let opened = match claim.purpose() {
-                _ if is_open => Ok(()),
-                Purpose::Ahead => continue,
-                Purpose::Demand => {
-                    packs.read(BlobKind::Chunk, &claim.key(), at).map(|elsewhere| *plain = elsewhere)
-                }
-            };
-            let loaded = opened.and_then(|()| {
-                if plain.len() != plain_len as usize {
-                    return Err(FormatError::malformed("chunk", "its length is not what its map says").into());
-                }
-                let kept = blocks.keep(plain);
-                let bytes = kept.cost();
-                Ok((Arc::new(kept), bytes))
-            });
-            landed(slot, claim.land(loaded));
+            take(wanted, is_open.then_some(&plain[..]));
         }
         // One chunk may be of any length, and there are many threads.
         sealed.shrink_to(LONGEST as usize);
         plain.shrink_to(LONGEST as usize);
+    });
+}
+
+/// Hands on what was opened, or else what is found wherever the chunk may lie; either is as long as its map says.
+pub(super) fn with_plain<T>(
+    packs: &Packs,
+    chunk: &ChunkRef,
+    at: Location,
+    opened: Option<&[u8]>,
+    take: impl FnOnce(&[u8]) -> T,
+) -> Result<T, Error> {
+    let elsewhere;
+    let plain = match opened {
+        Some(plain) => plain,
+        None => {
+            elsewhere = packs.read(BlobKind::Chunk, &chunk.id, at)?;
+            &elsewhere
+        }
+    };
+    if plain.len() == chunk.plain_len as usize {
+        Ok(take(plain))
+    } else {
+        Err(FormatError::malformed("chunk", "its length is not what its map says").into())
+    }
+}
+
+/// Loads chunks that were claimed, and lands their claims; `landed` is told of each, with the number that it came with.
+///
+/// One that is loaded ahead and not found whole where its hint says is given up: who asks for it looks elsewhere, too.
+pub(super) fn load(
+    packs: &Packs,
+    blocks: &Arc<Blocks>,
+    wanted: Vec<Wanted<(usize, ChunkClaim<'_>)>>,
+    landed: &mut dyn FnMut(usize, Result<Chunk, Arc<Error>>),
+) {
+    open(packs, wanted, &mut |Wanted { chunk, at, own: (slot, claim) }, opened| {
+        if opened.is_none() && claim.purpose() == Purpose::Ahead {
+            return;
+        }
+        let loaded = with_plain(packs, &chunk, at, opened, |plain| {
+            let kept = blocks.keep(plain);
+            let bytes = kept.cost();
+            (Arc::new(kept), bytes)
+        });
+        landed(slot, claim.land(loaded));
     });
 }

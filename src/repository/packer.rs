@@ -21,6 +21,9 @@ use crate::id::{BlobId, PackId};
 
 /// Full packs that wait for the storage: with the open one and the one being stored, three are in memory.
 const WAITING_PACKS: usize = 1;
+/// Blobs of a pack at most: whatever they compress to, few of them are in memory before the index has them ([`super::segments::EARLY`]).
+const MOST_BLOBS: usize = 32 << 10;
+const _: () = assert!(MOST_BLOBS <= MAX_PACK_ENTRIES as usize);
 const STORER_PANICKED: Error = Error::Panicked { what: "the thread that stores packs" };
 
 /// A pack under construction.
@@ -125,7 +128,7 @@ impl PackWriter {
         open.bytes.extend_from_slice(sealed);
         open.entries.push(entry);
         let location = entry.location(open.pack);
-        if open.bytes.len() >= self.pack_size || open.entries.len() >= MAX_PACK_ENTRIES as usize {
+        if open.bytes.len() >= self.pack_size || open.entries.len() >= MOST_BLOBS {
             self.send(guard.take())?;
         }
         Ok(location)

@@ -15,7 +15,7 @@ use fuse_tests::trees::{Tree, assert_same, scan};
 use fuse_tests::{requires, tool};
 use serde_json::Value;
 
-use crate::lvm::Group;
+use crate::lvm::{Group, may_grow};
 use crate::recipes::Shell;
 use crate::{mount, names_of, scratch_disk, with_partitions};
 
@@ -253,7 +253,7 @@ fn with_group(sandbox: &Sandbox) -> (LoopDevice, Group, Tree) {
     (disk, group, tree)
 }
 
-fn assert_volumes(attaches: &Attaches<'_>, tree: &Tree) {
+fn assert_volumes(attaches: &Attaches<'_>, tree: &Tree, original: Option<&Group>) {
     let plain = attaches.output(&["attach", &attaches.reference("web01")]);
     let said = String::from_utf8_lossy(&plain.stdout).into_owned();
     assert!(plain.status.code() == Some(2) && said.contains("--lvm"), "{said}");
@@ -272,6 +272,9 @@ fn assert_volumes(attaches: &Attaches<'_>, tree: &Tree) {
     );
     let swap = part(&attached, "p2-lv-swap-1");
     assert!(swap["note"].as_str().is_some_and(|note| note.contains("swap")), "{swap}");
+    if let Some(original) = original {
+        assert!(may_grow(original), "LVM is kept from changing the original");
+    }
     trigger();
     let new: Vec<_> = links().into_keys().filter(|link| !before.contains_key(link)).collect();
     assert_eq!(new, Vec::<PathBuf>::new());
@@ -305,13 +308,13 @@ fn volumes_of_an_image_are_attached_beside_their_originals_and_without_them() {
         |device: &Path| tool!("vgs", "--noheadings", "-o", "vg_name,vg_uuid,lv_count", "--devices", device);
     let (original, node) = (about(&disk.partition(2)), disk.partition(2));
     let live = mount("ext4", "rw", &group.volume("root"), &sandbox.mountpoint("live"));
-    assert_volumes(&attaches, &tree);
+    assert_volumes(&attaches, &tree, Some(&group));
     fs::write(live.path().join("still alive"), "yes").expect("write");
     live.unmount();
     assert_eq!(about(&node), original);
     drop(group);
     drop(disk);
-    assert_volumes(&attaches, &tree);
+    assert_volumes(&attaches, &tree, None);
 }
 
 #[test]

@@ -59,7 +59,11 @@ fn mount(driver: &str, mode: &str, device: &Path, directory: &Path) -> Mounted {
 /// All that a driver shows of a filesystem, mounted as a user would, read-only.
 fn look(sandbox: &Sandbox, driver: &str, device: &Path) -> Tree {
     let mounted = mount(driver, "ro", device, &sandbox.mountpoint("look"));
-    let mut tree = if driver == "ntfs-3g" { ntfs::scan(mounted.path()) } else { scan(mounted.path()) };
+    let mut tree = match driver {
+        "ntfs-3g" => ntfs::scan(mounted.path()),
+        "ntfs3" => ntfs::scan_by_kernel(mounted.path()),
+        _ => scan(mounted.path()),
+    };
     mounted.unmount();
     if driver == "exfat" {
         // The root directory has no time of its own; the driver shows when it was mounted.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use fuse_tests::devices::{LoopDevice, Mounted};
 use fuse_tests::images::{empty_file, populate};
+use fuse_tests::mounted::Mount;
 use fuse_tests::noise::noise;
 use fuse_tests::process::{holds_within, wait_until};
 use fuse_tests::sandbox::Sandbox;
@@ -87,6 +88,102 @@ fn a_server_that_is_stopped_for_a_while_goes_on() {
     mounted.signal(Signal::CONT);
     wait_until("the reader is done", || reader.is_finished());
     assert!(reader.join().expect("the reader").expect("bytes") == bytes);
+}
+
+/// A filesystem in an archive, mounted from an ordinary loop device, as most are; and what its large files hold.
+struct Files {
+    mounted: Mounted,
+    device: LoopDevice,
+    repository: Mount,
+    sandbox: Sandbox,
+    bytes: Vec<u8>,
+}
+
+const LARGE: usize = 6;
+
+impl Files {
+    fn new() -> Self {
+        let sandbox = Sandbox::plain();
+        let image = volume(&sandbox, 64);
+        let bytes = noise(11, 4 * MIB);
+        let device = LoopDevice::writable(&image);
+        let filled = mount("ext4", "rw", device.path(), &sandbox.mountpoint("fill"));
+        for number in 0..LARGE {
+            fs::write(filled.path().join(number.to_string()), &bytes).expect("write");
+        }
+        filled.unmount();
+        drop(device);
+        sandbox.back_up("disk", &image);
+        let repository = sandbox.mount();
+        let device = LoopDevice::read_only(&repository.latest("disk"));
+        let mounted = mount("ext4", "ro", device.path(), &sandbox.mountpoint("files"));
+        Self { mounted, device, repository, sandbox, bytes }
+    }
+
+    /// A thread that reads one file again and again, never what the page cache has, until it gets something else or is told to stop.
+    fn reader(&self, number: usize, rounds: &Arc<AtomicUsize>, stop: &Arc<AtomicBool>) -> Reader {
+        let (path, bytes) = (self.mounted.path().join(number.to_string()), self.bytes.clone());
+        let (rounds, stop) = (rounds.clone(), stop.clone());
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let _ = fs::write("/proc/sys/vm/drop_caches", "1");
+                let found = File::open(&path).and_then(|file| {
+                    let mut found = vec![0; bytes.len()];
+                    file.read_exact_at(&mut found, 0).map(|()| found)
+                })?;
+                assert!(found == bytes, "wrong bytes");
+                rounds.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Ends well, or with the error that a reader met.
+type Reader = std::thread::JoinHandle<std::io::Result<()>>;
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn readers_of_files_get_errors_when_the_server_is_killed() {
+    requires!(root, fuse, loop, "fs:ext4", "mkfs.ext4");
+    let mut files = Files::new();
+    let (rounds, stop) = (Arc::default(), Arc::default());
+    let readers: Vec<_> = (0..LARGE).map(|number| files.reader(number, &rounds, &stop)).collect();
+    wait_until("much was read", || rounds.load(Ordering::Relaxed) >= LARGE);
+    files.repository.signal(Signal::KILL);
+    wait_until("the server has ended", || files.repository.has_ended());
+    wait_until("all readers have errors", || readers.iter().all(Reader::is_finished));
+    for reader in readers {
+        let error = reader.join().expect("the reader").expect_err("a dead server");
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{error}");
+    }
+    let Files { sandbox, repository, device, mounted, .. } = files;
+    mounted.unmount();
+    drop(device);
+    sandbox.run(&["umount", repository.directory().to_str().expect("text")]);
+    assert!(!repository.is_mounted());
+}
+
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn readers_of_files_wait_for_a_server_that_is_stopped() {
+    requires!(root, fuse, loop, "fs:ext4", "mkfs.ext4");
+    let files = Files::new();
+    let (rounds, stop) = (Arc::default(), Arc::default());
+    let readers: Vec<_> = (0..LARGE).map(|number| files.reader(number, &rounds, &stop)).collect();
+    wait_until("much was read", || rounds.load(Ordering::Relaxed) >= LARGE);
+    files.repository.signal(Signal::STOP);
+    std::thread::sleep(Duration::from_secs(3));
+    let before = rounds.load(Ordering::Relaxed);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(rounds.load(Ordering::Relaxed), before, "a stopped server serves");
+    assert!(!readers.iter().any(Reader::is_finished), "a reader has given up");
+    files.repository.signal(Signal::CONT);
+    wait_until("it goes on", || rounds.load(Ordering::Relaxed) >= before + 2 * LARGE);
+    stop.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.join().expect("the reader").expect("bytes");
+    }
 }
 
 #[test]
@@ -218,9 +315,9 @@ fn umount_names_the_loop_device_that_holds_the_mount() {
     assert!(mounted.is_mounted());
 }
 
-fn volume(sandbox: &Sandbox) -> PathBuf {
+fn volume(sandbox: &Sandbox, mib: u64) -> PathBuf {
     let image = sandbox.path("volume.img");
-    empty_file(&image, 12 << 20);
+    empty_file(&image, mib << 20);
     tool!("mkfs.ext4", "-q", "-F", &image);
     let device = LoopDevice::writable(&image);
     let mounted = mount("ext4", "rw", device.path(), &sandbox.mountpoint("fill"));
@@ -234,7 +331,7 @@ fn volume(sandbox: &Sandbox) -> PathBuf {
 fn two_dozen_archives_are_mounted_and_read_at_once() {
     requires!(root, fuse, loop, "fs:ext4", "mkfs.ext4");
     let sandbox = Sandbox::plain();
-    let image = volume(&sandbox);
+    let image = volume(&sandbox, 12);
     let originals: Vec<Tree> = (0..24)
         .map(|number| {
             let device = LoopDevice::writable(&image);

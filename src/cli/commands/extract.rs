@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -9,6 +10,7 @@ use serde_json::json;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::archiver::extract::{extract, extract_to_stream};
+use crate::archiver::stream::Stream;
 use crate::archiver::target::Target;
 use crate::archiver::{Error, Stop};
 use crate::cli::apart::refuse_inside;
@@ -127,7 +129,7 @@ impl Extraction<'_> {
 
     fn to_stdout(&self, member: &Member, range: &Range<u64>) -> anyhow::Result<()> {
         let progress = Progress::new(false, false);
-        let out = io::stdout().lock();
+        let out = Stream::new(io::stdout().as_fd().try_clone_to_owned().context("standard output")?);
         let done = extract_to_stream(self.reader, &self.image(member), range, out, &self.stop, &progress);
         progress.clear();
         done.map_err(|error| told(error, "the image that was written to standard output is not whole"))

@@ -17,8 +17,8 @@ use crate::storage::Name;
 
 /// What is read first of a segment, in bytes: enough for the directory of a small one.
 const FIRST_READ: u64 = 16 << 10;
-/// Filters that are kept in memory, in bytes; where there are more, all are in a file that nobody else sees.
-const FILTERS_IN_MEMORY: usize = 24 << 20;
+/// Filters that are held in memory, in bytes; others are in a file that nobody else sees.
+const FILTERS_IN_MEMORY: usize = 8 << 20;
 
 /// An open segment.
 #[derive(Debug)]
@@ -27,8 +27,25 @@ struct Segment {
     name: Name,
     header: Header,
     firsts: Vec<u64>,
-    /// Where its filter is among all filters, and its length.
-    filter: (u64, usize),
+    filter: Filter,
+}
+
+/// The filter of a segment.
+#[derive(Debug)]
+enum Filter {
+    Held(Vec<u8>),
+    /// In the file, from a byte on, and so many.
+    Filed(u64, usize),
+}
+
+impl Filter {
+    /// Bytes of memory.
+    fn held(&self) -> usize {
+        match self {
+            Self::Held(bytes) => bytes.len(),
+            Self::Filed(..) => 0,
+        }
+    }
 }
 
 /// Reads a segment's directory.
@@ -76,45 +93,41 @@ pub(super) fn entries_of(
     Ok(found)
 }
 
-/// All filters, one behind the other.
+/// Filters for which there was no room in memory, one behind the other.
 #[derive(Debug, Default)]
-struct Filters {
-    memory: Vec<u8>,
+struct FiledFilters {
     file: Option<File>,
     len: u64,
 }
 
-impl Filters {
-    fn add(&mut self, filter: &[u8]) -> io::Result<(u64, usize)> {
-        if self.file.is_none() && self.memory.len() + filter.len() > FILTERS_IN_MEMORY {
-            let file = tempfile::tempfile()?;
-            file.write_all_at(&self.memory, 0)?;
-            self.memory = Vec::new();
-            self.file = Some(file);
+impl FiledFilters {
+    fn add(&mut self, filter: &[u8]) -> io::Result<Filter> {
+        if self.file.is_none() {
+            self.file = Some(tempfile::tempfile()?);
         }
-        let place = (self.len, filter.len());
-        match &self.file {
-            Some(file) => file.write_all_at(filter, self.len)?,
-            None => self.memory.extend_from_slice(filter),
+        let start = self.len;
+        if let Some(file) = &self.file {
+            file.write_all_at(filter, start)?;
         }
         self.len += filter.len() as u64;
-        Ok(place)
+        Ok(Filter::Filed(start, filter.len()))
     }
 
     /// What cannot be read may hold everything.
-    fn may_hold(&self, (start, len): (u64, usize), id: &BlobId) -> bool {
-        if len == 0 {
-            return false;
-        }
-        let at = start + filter::block_of(len, id) as u64;
-        match &self.file {
-            None => {
-                let block = self.memory.get(at as usize..).and_then(|tail| tail.get(..filter::BLOCK));
+    fn may_hold(&self, filter: &Filter, id: &BlobId) -> bool {
+        match filter {
+            Filter::Held(bytes) if bytes.is_empty() => false,
+            Filter::Held(bytes) => {
+                let start = filter::block_of(bytes.len(), id);
+                let block = bytes.get(start..start + filter::BLOCK);
                 block.is_none_or(|block| filter::may_hold(block, id))
             }
-            Some(file) => {
+            Filter::Filed(_, 0) => false,
+            Filter::Filed(start, len) => {
                 let mut block = [0; filter::BLOCK];
-                file.read_exact_at(&mut block, at).is_err() || filter::may_hold(&block, id)
+                let at = start + filter::block_of(*len, id) as u64;
+                let read = self.file.as_ref().map(|file| file.read_exact_at(&mut block, at));
+                !matches!(read, Some(Ok(()))) || filter::may_hold(&block, id)
             }
         }
     }
@@ -130,7 +143,7 @@ fn no_room(source: io::Error) -> Error {
 pub struct Lookup {
     objects: Objects,
     groups: HashMap<String, Vec<Segment>>,
-    filters: Filters,
+    filed: FiledFilters,
     /// Packs of which the index has every blob.
     packs: HashSet<PackId>,
 }
@@ -144,7 +157,7 @@ impl Lookup {
         let mut lookup = Self {
             objects: objects.clone(),
             groups: HashMap::new(),
-            filters: Filters::default(),
+            filed: FiledFilters::default(),
             packs: HashSet::new(),
         };
         lookup.refresh()?;
@@ -177,6 +190,7 @@ impl Lookup {
     /// Whether all were there.
     fn open_new(&mut self, listed: &[ListedSegment]) -> Result<bool> {
         let known: HashSet<SegmentId> = self.groups.values().flatten().map(|segment| segment.id).collect();
+        let mut held: usize = self.groups.values().flatten().map(|segment| segment.filter.held()).sum();
         let mut superseded = HashSet::new();
         let mut whole = true;
         for listed in listed.iter().filter(|listed| !known.contains(&listed.id)) {
@@ -192,7 +206,11 @@ impl Lookup {
             };
             superseded.extend(directory.supersedes);
             self.packs.extend(directory.packs);
-            let filter = self.filters.add(&directory.filter).map_err(no_room)?;
+            let filter = match held + directory.filter.len() <= FILTERS_IN_MEMORY {
+                true => Filter::Held(directory.filter),
+                false => self.filed.add(&directory.filter).map_err(no_room)?,
+            };
+            held += filter.held();
             let (id, name, firsts) = (listed.id, listed.name.clone(), directory.firsts);
             let group = self.groups.entry(listed.prefix.clone()).or_default();
             group.push(Segment { id, name, header, firsts, filter });
@@ -210,7 +228,7 @@ impl Lookup {
         let hex = id.to_string();
         for digits in 0..=MAX_PREFIX {
             for segment in self.groups.get(&hex[..digits]).into_iter().flatten() {
-                if !self.filters.may_hold(segment.filter, id) {
+                if !self.filed.may_hold(&segment.filter, id) {
                     continue;
                 }
                 match entries_of(&self.objects, (&segment.name, &segment.header, &segment.firsts), id) {

@@ -12,7 +12,7 @@ use crate::repository::objects::Objects;
 use crate::storage::{Name, Settle};
 
 /// Entries of a segment beyond which it is split by the next digit: as many as are joined in memory, three times over at most.
-const MOST: usize = 128 << 10;
+const MOST: usize = 64 << 10;
 /// Entries that are worth publishing before all are known, so that nobody holds more of them.
 pub const EARLY: usize = 64 << 10;
 
