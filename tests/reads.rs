@@ -8,12 +8,15 @@ use std::sync::{Arc, OnceLock};
 use common::watched::Watched;
 use common::{file_of, make, noise, open, options, reader_of};
 use copal::archiver::create::{CreateOptions, create};
+use copal::archiver::extract::extract;
+use copal::archiver::target::Target;
 use copal::archiver::{Silent, Stop};
 use copal::format::config::{ChunkerKind, ChunkerParams};
 use copal::image::Image;
+use copal::image::cache::CacheCounts;
 use copal::image::reader::ImageReader;
-use copal::repository::Repository;
 use copal::repository::reference::Reference;
+use copal::repository::{Error, Repository};
 use copal::storage::memory::MemoryStorage;
 use copal::storage::recorder::{Call, Op, Recorder};
 
@@ -300,6 +303,71 @@ fn what_is_loaded_ahead_is_bounded_and_costs_the_reader_nothing() {
     reader.load_ahead(&image, &(image.size + 5..image.size + 10));
     let loaded: u64 = pack_reads(&recorder).iter().sum();
     assert!(loaded < most + 100_000, "{loaded}");
+}
+
+#[test]
+fn an_extract_reads_each_piece_of_a_pack_once_and_keeps_nothing() {
+    let (recorder, repository, image, bytes) = many_chunks();
+    let reader = reader_of(&repository);
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("disk");
+    let target = Target::open(&path, image.size, false).expect("target");
+    extract(&reader, &image, &(0..image.size), &target, &Stop::default(), &Silent).expect("extract");
+    target.finish().expect("finish");
+    assert!(std::fs::read(&path).expect("read") == bytes);
+    let reads = pack_reads(&recorder);
+    assert!(reads.len() <= 5 && reads.iter().sum::<u64>() < (2 << 20) + 512 * 64, "{reads:?}");
+    assert_eq!(reader.counts().chunks, CacheCounts::default());
+}
+
+#[test]
+fn a_part_of_an_image_is_visited_piece_by_piece_but_for_its_holes() {
+    let recorder = Arc::new(Recorder::new(MemoryStorage::new()));
+    make(recorder.clone());
+    let repository = open(recorder.clone());
+    let mut bytes = noise(9, 6 << 20);
+    bytes[1_000_000..3_000_000].fill(0);
+    // One chunk, again and again.
+    let same = bytes[..4096].to_vec();
+    bytes[4 << 20..5 << 20].chunks_mut(4096).for_each(|block| block.copy_from_slice(&same));
+    back_up(&repository, "disk", file_of(&bytes).path());
+    let image = common::image(&repository, repository.archives().expect("list")[0].id());
+    let reader = reader_of(&repository);
+    recorder.clear();
+    for range in [0..6 << 20, 4095..4097, 999_000..3_100_000, (4 << 20) + 5..(5 << 20) - 7, 5 << 20..8 << 20]
+    {
+        let mut found = vec![0; (range.end - range.start) as usize];
+        let mut seen = 0;
+        let handed = reader.visit(&image, &range, &mut |offset, part| -> Result<(), Arc<Error>> {
+            found[(offset - range.start) as usize..][..part.len()].copy_from_slice(part);
+            seen += part.len() as u64;
+            Ok(())
+        });
+        let end = range.end.min(6 << 20).max(range.start);
+        assert_eq!(handed.expect("visit"), seen);
+        assert!(
+            found[..(end - range.start) as usize]
+                == bytes[range.start as usize..][..(end - range.start) as usize]
+        );
+        let holes = (1_003_520..2_998_272).filter(|at| range.contains(at)).count() as u64;
+        assert_eq!(seen, end - range.start - holes, "{range:?}");
+    }
+    assert!(
+        pack_reads(&recorder).iter().sum::<u64>() < 11 << 20,
+        "what is shown often is read once for each mebibyte"
+    );
+    let stopped = reader.visit(&image, &(0..6 << 20), &mut |_, _| Err(Stopping));
+    assert!(stopped.is_err());
+}
+
+/// An error of whoever visits.
+#[derive(Debug)]
+struct Stopping;
+
+impl From<Arc<Error>> for Stopping {
+    fn from(error: Arc<Error>) -> Self {
+        panic!("the repository failed: {error}")
+    }
 }
 
 /// How often the index is read where a disk was backed up that is as it was, but for some blocks; and where its content moved.

@@ -2,11 +2,13 @@
 
 mod common;
 
+use std::fs::File;
 use std::sync::Arc;
 
 use common::{back_up, file_of, image_of, make, mixed, noise, open, options, read_all, reader_of};
 use copal::archiver::create::create;
 use copal::archiver::extract::{extract, extract_to_stream};
+use copal::archiver::stream::Stream;
 use copal::archiver::target::Target;
 use copal::archiver::{Silent, Stop};
 use copal::image::Image;
@@ -167,8 +169,7 @@ fn extracts_equal_the_source_and_are_sparse() {
 
     let path = dir.path().join("stream");
     let stream = Stream::new(File::create(&path).expect("file").into());
-    extract_to_stream(&reader, &image, &(0..image.size), stream, &Stop::default(), &Silent)
-        .expect("extract");
+    extract_to_stream(&reader, &image, &(0..image.size), stream, &Stop::default(), &Silent).expect("extract");
     assert!(std::fs::read(&path).expect("read") == bytes);
 }
 

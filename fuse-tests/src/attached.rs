@@ -6,8 +6,12 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::devices::{LoopDevice, Mounted};
+use crate::images::{Names, assert_names, empty_file, partition, populate};
 use crate::process::run;
 use crate::sandbox::{Sandbox, files_below};
+use crate::tool;
+use crate::trees::{Tree, assert_same, scan};
 
 /// Attaches of one sandbox. What is left of them is taken down with the guard.
 #[derive(Debug)]
@@ -167,4 +171,87 @@ pub fn contents(sandbox: &Sandbox) -> Vec<(PathBuf, Vec<u8>)> {
         .into_iter()
         .map(|path| (path.clone(), fs::read(path).expect("read")))
         .collect()
+}
+
+/// Bytes of a MiB.
+pub const MIB: u64 = 1 << 20;
+
+/// A disk with a GPT: ext4 (2), XFS (3), btrfs (4), swap (5), and an EFI partition (1).
+pub struct Disk {
+    /// Its archive is `web01`.
+    pub sandbox: Sandbox,
+    /// The disk itself.
+    pub image: PathBuf,
+    /// What is in each filesystem.
+    pub trees: Vec<(&'static str, Tree)>,
+}
+
+/// Partitions of [`Disk`]: name, filesystem, first byte and length.
+pub const PARTS: [(&str, &str, u64, u64); 3] =
+    [("p2-root", "ext4", 9, 32), ("p3-xfs", "xfs", 41, 320), ("p4-büro", "btrfs", 361, 128)];
+const TABLE: &str = "label: gpt\n\
+    start=1MiB, size=8MiB, type=U\n\
+    start=9MiB, size=32MiB, type=L, name=root\n\
+    start=41MiB, size=320MiB, type=L\n\
+    start=361MiB, size=128MiB, type=L, name=\"B\u{fc}ro\"\n\
+    start=489MiB, size=8MiB, type=S\n";
+
+impl Disk {
+    /// Makes it, and backs it up.
+    ///
+    /// # Panics
+    /// If that fails.
+    #[must_use]
+    #[allow(clippy::new_without_default, reason = "it takes seconds")]
+    pub fn new() -> Self {
+        let sandbox = Sandbox::plain();
+        let image = sandbox.path("disk.img");
+        empty_file(&image, 500 * MIB);
+        partition(&image, TABLE);
+        let esp = at(&image, 1, 8);
+        tool!("mkfs.vfat", "-n", "ESP", esp.path());
+        drop(esp);
+        let swap = at(&image, 489, 8);
+        tool!("mkswap", "-q", swap.path());
+        drop(swap);
+        let mut trees = Vec::new();
+        for (name, kind, start, len) in PARTS {
+            let device = at(&image, start, len);
+            let force = if kind == "ext4" { "-F" } else { "-f" };
+            tool!(&format!("mkfs.{kind}"), "-q", force, device.path());
+            let filled = Mounted::device(kind, "rw", device.path(), &sandbox.mountpoint("fill"));
+            populate(filled.path(), Names::Bytes);
+            trees.push((name, scan(filled.path())));
+            filled.unmount();
+        }
+        sandbox.back_up("web01", &image);
+        Self { sandbox, image, trees }
+    }
+
+    /// Fails unless all files of all filesystems are there.
+    ///
+    /// # Panics
+    /// If they are not.
+    pub fn assert_trees(&self, attached: &Value) {
+        for (name, tree) in &self.trees {
+            let found = scan(&mounted(attached, name));
+            assert_names(&found, Names::Bytes);
+            assert_same(tree, &found);
+        }
+    }
+}
+
+/// A part of an image as a device; offsets and lengths in MiB.
+fn at(image: &Path, start: u64, len: u64) -> LoopDevice {
+    let args = [format!("--offset={}", start * MIB), format!("--sizelimit={}", len * MIB)];
+    LoopDevice::attach(image, &args.each_ref().map(String::as_str))
+}
+
+/// What an attach is called.
+///
+/// # Panics
+/// If it has no name.
+#[must_use]
+pub fn id(attached: &Value) -> &str {
+    attached["id"].as_str().expect("an id")
 }

@@ -6,6 +6,7 @@
 
 pub mod attached;
 pub mod binary;
+pub mod copies;
 pub mod damage;
 pub mod devices;
 pub mod images;

@@ -113,7 +113,10 @@ pub fn assert_kept(tree: &Tree) {
 pub fn assert_shown_by_kernel(tree: &Tree) {
     let file = &tree[b"unix/0755".as_slice()];
     for name in OWN_BY_KERNEL {
-        assert!(file.attributes.get(name.as_bytes()).is_some_and(|value| !value.is_empty()), "no {name}: {file:?}");
+        assert!(
+            file.attributes.get(name.as_bytes()).is_some_and(|value| !value.is_empty()),
+            "no {name}: {file:?}"
+        );
     }
     assert_eq!(file.content, (0o755).to_string().into_bytes());
 }

@@ -45,8 +45,7 @@ pub fn extract(
                 let queue: Receiver<Range<u64>> = queue.clone();
                 scope.spawn(move || {
                     for range in queue {
-                        let mut write =
-                            |offset: u64, bytes: &[u8]| target.write_at(offset - base, bytes);
+                        let mut write = |offset: u64, bytes: &[u8]| target.write_at(offset - base, bytes);
                         let done = stop
                             .check()
                             .map_err(Error::from)
@@ -147,7 +146,11 @@ fn write_in_order(
                 Run::Hole(range) => out.zeros(range.end - range.start),
                 Run::Data(_) => out.write(&buffer),
             }
-            .map_err(|source| Error::Io { action: "write", path: "standard output".into(), source })?;
+            .map_err(|source| Error::Io {
+                action: "write",
+                path: "standard output".into(),
+                source,
+            })?;
             let (Run::Hole(range) | Run::Data(range)) = run;
             monitor.advanced(range.end - range.start, 0);
             next += 1;

@@ -177,9 +177,10 @@ impl ImageReader {
                 (together, used) = used.split_at(batch(&map, used));
                 let places = together.iter().filter_map(|extent| place_of(&map, extent.chunk as usize).ok());
                 let claims = self.chunks.claim_ahead(places.clone().map(|(chunk, _)| chunk.id));
-                let wanted = claims.into_iter().zip(places).filter_map(|(claim, (chunk, at))| {
-                    Some(Wanted { chunk, at, own: (0, claim?) })
-                });
+                let wanted = claims
+                    .into_iter()
+                    .zip(places)
+                    .filter_map(|(claim, (chunk, at))| Some(Wanted { chunk, at, own: (0, claim?) }));
                 runs::load(self.repository.packs(), &self.blocks, wanted.collect(), &mut |_, _| {});
             }
         }
@@ -196,7 +197,7 @@ impl ImageReader {
         range: &Range<u64>,
         take: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>,
     ) -> Result<u64, E> {
-        let range = range.start..range.end.min(image.size);
+        let range = range.start.min(image.size)..range.end.min(image.size);
         let mut handed = 0;
         for span in spans_of(&range, image.span_shift) {
             let Some(map) = self.maps.span(image, span)? else { continue };

@@ -19,10 +19,8 @@ use crate::format::location::{KEY_MODE_CLASS, Location, PackRef};
 use crate::format::pack::{self, PackEntry, PackKind};
 use crate::id::{BlobId, PackId};
 
-/// Full packs that wait for the storage: with the open one and the one being stored, three are in memory.
-const WAITING_PACKS: usize = 1;
 /// Blobs of a pack at most: whatever they compress to, few of them are in memory before the index has them ([`super::segments::EARLY`]).
-const MOST_BLOBS: usize = 32 << 10;
+const MOST_BLOBS: usize = 16 << 10;
 const _: () = assert!(MOST_BLOBS <= MAX_PACK_ENTRIES as usize);
 const STORER_PANICKED: Error = Error::Panicked { what: "the thread that stores packs" };
 
@@ -95,7 +93,8 @@ impl PackWriter {
     /// # Errors
     /// If no thread can be started.
     pub fn start(kind: PackKind, pack_size: u32, objects: Objects) -> std::io::Result<Self> {
-        let (full, waiting) = bounded(WAITING_PACKS);
+        // None waits: with the open one and the one being stored, two are in memory, and storing one takes a fraction of the time of filling one.
+        let (full, waiting) = bounded(0);
         let finished: Arc<Finished> = Arc::default();
         let (storing, done) = (objects.clone(), finished.clone());
         let storer = std::thread::Builder::new()

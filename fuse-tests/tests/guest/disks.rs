@@ -105,8 +105,10 @@ fn assert_comes_back(sandbox: &Sandbox, image: &Path, args: &[&str], parts: &[Pa
             println!("{way}, {what}: {} entries", original.len());
             assert_same(original, found);
         }
-        let contents = |(_, tree): &(String, Tree)| tree.values().map(|entry| entry.content.len()).sum::<usize>();
-        let (shown, served) = (found.iter().map(contents).sum::<usize>(), traffic(mounted.pid()).written - before);
+        let contents =
+            |(_, tree): &(String, Tree)| tree.values().map(|entry| entry.content.len()).sum::<usize>();
+        let (shown, served) =
+            (found.iter().map(contents).sum::<usize>(), traffic(mounted.pid()).written - before);
         assert!(served as usize > shown / 2, "{served} bytes were served for {shown} of files");
     }
 }
@@ -294,7 +296,9 @@ fn the_recipes_for_files_give_them() {
     let (repository, mnt, restore) = (sandbox.repository(), sandbox.path("mnt"), sandbox.path("restore"));
     let names: [(&str, &Path); 3] =
         [("/srv/backups", &repository), ("/mnt/backups", &mnt), ("/mnt/restore", &restore)];
-    for (recipe, original) in ["A file from a Linux disk", "A file from a Windows disk"].iter().zip(&originals) {
+    for (recipe, original) in
+        ["A file from a Linux disk", "A file from a Windows disk"].iter().zip(&originals)
+    {
         let mut shell = Shell::new(&sandbox);
         shell.follow(recipe, 0, &names);
         assert!(contents(&scan(&restore)) == contents(original), "{recipe}: other files");

@@ -185,18 +185,7 @@ fn assert_archived(sandbox: &Sandbox, snapshot: &Path) {
 #[test]
 #[ignore = "for the guest of scripts/vm-test"]
 fn a_volume_group_inside_an_image_is_activated_beside_its_original() {
-    requires!(
-        root,
-        fuse,
-        loop,
-        "fs:ext4",
-        "mkfs.ext4",
-        pvcreate,
-        vgcreate,
-        lvcreate,
-        vgimportclone,
-        sfdisk
-    );
+    requires!(root, fuse, loop, "fs:ext4", "mkfs.ext4", pvcreate, vgcreate, lvcreate, vgimportclone, sfdisk);
     let sandbox = Sandbox::plain();
     let image = sandbox.path("disk.img");
     empty_file(&image, 80 << 20);
