@@ -7,13 +7,15 @@ use std::process::Command;
 
 /// Set, a test that cannot run fails instead of being skipped.
 const MUST_RUN: &str = "COPAL_TESTS_MUST_RUN";
+/// What `statfs` says of a tmpfs.
+const TMPFS: u32 = 0x0102_1994;
 /// Where tools lie that an ordinary PATH leaves out.
 const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 /// Ends a test early, and says so loudly, where something it needs is not there. With `COPAL_TESTS_MUST_RUN` in the environment the
 /// test fails instead.
 ///
-/// `fuse`, `root` and `loop` are what they say, `"fs:NAME"` is a file system that the kernel can mount; all else is a tool in PATH.
+/// `fuse`, `root` and `loop` are what they say, `times` are times of files that tell of every change, as those on tmpfs do not, `"fs:NAME"` is a file system that the kernel can mount; all else is a tool in PATH.
 /// ```text
 /// requires!(fuse, root, loop, "fs:xfs", "mkfs.xfs");
 /// ```
@@ -53,6 +55,7 @@ fn is_met(need: &str) -> bool {
         "fuse" => fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok(),
         "root" => rustix::process::geteuid().is_root(),
         "loop" => Path::new("/dev/loop-control").exists(),
+        "times" => rustix::fs::statfs(&std::env::temp_dir()).is_ok_and(|found| found.f_type as u32 != TMPFS),
         tool => tool.strip_prefix("fs:").map_or_else(|| find_tool(tool).is_some(), kernel_mounts),
     }
 }

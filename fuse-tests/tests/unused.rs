@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use copal::archiver::create::{CreateOptions, Created, create};
 use copal::archiver::{Monitor, ReadErrors, Stop};
@@ -269,6 +270,39 @@ fn what_is_written_to_meanwhile_is_taken_whole_in_another_pass() {
     let whole: Vec<_> = created.unused.iter().map(|volume| volume.whole.is_some()).collect();
     assert_eq!(whole, [false, true], "{:?}", created.unused);
     assert_zeroed(&disk, &sandbox.extract("disk"), created.record.members[0].left_out);
+}
+
+#[test]
+fn a_file_that_did_not_change_is_not_read_for_the_blocks_in_use_again() {
+    requires!(root, loop, "fs:ext4", mke2fs, mkswap, sfdisk, losetup, mount, times);
+    let sandbox = Sandbox::new();
+    let disk = disk(&sandbox, GPT);
+    // Times that lie back far enough to tell of every change.
+    std::thread::sleep(Duration::from_secs(4));
+    let first = skipping(&sandbox, "lean", &disk);
+    assert!(number(&first["read"]) > 0 && number(&first["left_out"]) > 0, "{first}");
+    let again = skipping(&sandbox, "lean", &disk);
+    assert_eq!((number(&again["read"]), &again["reused"][0]["unchanged"]), (0, &true.into()), "{again}");
+    assert_eq!((&again["left_out"], &again["volumes"]), (&first["left_out"], &first["volumes"]));
+    assert_zeroed(&disk, &sandbox.extract("lean"), number(&again["left_out"]));
+
+    // Who wants all gets all, and who wants less does not get that.
+    let whole = sandbox.back_up("lean", &disk);
+    assert!(
+        number(&whole["read"]) > number(&first["read"]) && whole["reused"] == serde_json::json!([]),
+        "{whole}"
+    );
+    tool!("cmp", &disk, sandbox.extract("lean"));
+    let third = skipping(&sandbox, "lean", &disk);
+    assert_eq!((&third["read"], &third["left_out"]), (&first["read"], &first["left_out"]));
+
+    // Of a file that somebody may write, everything is wanted.
+    let writer = fs::File::options().write(true).open(&disk).expect("open");
+    let restless = skipping(&sandbox, "lean", &disk);
+    assert_eq!((number(&restless["left_out"]), &restless["read"]), (0, &whole["read"]), "{restless}");
+    drop(writer);
+    let changed = skipping(&sandbox, "lean", &disk);
+    assert_eq!(changed["read"], first["read"], "what was taken whole is no archive of the blocks in use");
 }
 
 #[test]

@@ -35,6 +35,8 @@ const SAMPLE_ONE_IN: u64 = 100;
 pub(super) struct Base {
     archive: ArchiveId,
     image: Image,
+    /// Bytes of unused blocks that it lacks.
+    left_out: u64,
     maps: Maps,
     /// Length of the new image.
     size: u64,
@@ -73,6 +75,7 @@ impl Base {
         Self {
             archive,
             image: Image::of(member, span_shift),
+            left_out: member.left_out,
             maps: Maps::new(repository.clone(), CACHE),
             size,
             read: united(read, span_count(size, span_shift)),
@@ -84,6 +87,11 @@ impl Base {
 
     pub(super) fn archive(&self) -> ArchiveId {
         self.archive
+    }
+
+    /// Bytes of unused blocks that it lacks.
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// Whether nothing was read but a sample.

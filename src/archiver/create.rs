@@ -13,7 +13,7 @@ pub use super::reuse::{ChangedBlocks, Reused};
 use super::salvage::ReadErrors;
 pub use super::span::Resumed;
 use super::span::{Store, Writers};
-use super::unused::{Unused, VolumeReport, store_used};
+use super::unused::{Unused, VolumeReport, still_unused, store_used};
 use super::writing::{MAX_PASSES, abandon, lost_packs, publish_packs};
 use super::{Monitor, Stop};
 use crate::codec::compress::Compression;
@@ -220,10 +220,14 @@ fn store_all(
     let max_bad = MAX_BAD_RANGES / sources.len().max(1);
     let mut images = Vec::with_capacity(sources.len());
     for OpenSource { name, source, base, earlier, unused } in sources {
-        let (what, base, earlier) = (name.as_str(), base.as_ref(), earlier.as_ref());
-        let read_errors = options.read_errors;
+        let what = name.as_str();
+        if let Some(lean) = base.take_if(|_| options.skip_unused) {
+            *unused = still_unused(source, what, lean.left_out())?;
+            *base = unused.is_some().then_some(lean);
+        }
+        let (base, earlier, read_errors) = (base.as_ref(), earlier.as_ref(), options.read_errors);
         let reading = Reading { what, read_errors, max_bad, base, earlier, unused: None };
-        images.push(if options.skip_unused {
+        images.push(if options.skip_unused && base.is_none() {
             let (image, found) = store_used(store, source, reading, stop, monitor)?;
             *unused = Some(found);
             image

@@ -15,6 +15,9 @@ use crate::image::Image;
 use crate::image::reader::ImageReader;
 use crate::task::workers;
 
+/// What stands for a path in errors of a stream.
+pub const STANDARD_OUTPUT: &str = "standard output";
+
 /// Threads beyond one per core: while some wait for storage or for the target, others open chunks.
 const EXTRA_THREADS: usize = 2;
 /// Data is read in pieces of `1 << PIECE_SHIFT` bytes.
@@ -148,7 +151,7 @@ fn write_in_order(
             }
             .map_err(|source| Error::Io {
                 action: "write",
-                path: "standard output".into(),
+                path: STANDARD_OUTPUT.into(),
                 source,
             })?;
             let (Run::Hole(range) | Run::Data(range)) = run;

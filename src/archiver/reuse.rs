@@ -54,8 +54,7 @@ pub(super) fn find_bases(
         return mapped(repository, changed, sources);
     }
     let may_be_unchanged = |source: &OpenSource| settled(source).is_some();
-    // What an earlier archive has may be more than what is in use.
-    if options.force_read || options.skip_unused || !sources.iter().any(may_be_unchanged) {
+    if options.force_read || !sources.iter().any(may_be_unchanged) {
         return Ok(());
     }
     let Some((archive, record)) = newest(repository, &options.name)? else { return Ok(()) };
@@ -66,7 +65,9 @@ pub(super) fn find_bases(
     for source in sources {
         let Some(seekable) = settled(source) else { continue };
         let member = record.members.iter().find(|member| member.name == source.name);
-        if let Some(member) = member.filter(|member| is_unchanged(member, seekable)) {
+        // What has more than the blocks in use is not what is asked for, nor is what has less than all.
+        let is_alike = |member: &&Member| options.skip_unused == (member.left_out > 0);
+        if let Some(member) = member.filter(is_alike).filter(|member| is_unchanged(member, seekable)) {
             source.base = Some(Base::new(repository, archive, member, seekable.len(), Vec::new()));
         }
     }
@@ -81,7 +82,7 @@ fn settled(source: &OpenSource) -> Option<&Seekable> {
     }
 }
 
-/// Whether a member is this file as it is now, whole.
+/// Whether a member was made of this file as it is now.
 fn is_unchanged(member: &Member, file: &Seekable) -> bool {
     let path = file.path_bytes();
     member.file.is_some()
@@ -90,7 +91,6 @@ fn is_unchanged(member: &Member, file: &Seekable) -> bool {
         && member.source.kind == SourceKind::File.as_str()
         && member.source.path == path[..path.len().min(MAX_SOURCE_PATH)]
         && member.bad.is_empty()
-        && member.left_out == 0
 }
 
 /// The newest archive of a name that is sure to stay. One that cannot be read is no reason to make no new one.

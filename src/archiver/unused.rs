@@ -71,18 +71,27 @@ pub(super) fn store_used(
     monitor: &dyn Monitor,
 ) -> Result<(StoredImage, Unused)> {
     let what = reading.what;
-    let failed = |source| Error::Io { action: "look for unused blocks of", path: what.into(), source };
     let mut disturbed = Vec::new();
     loop {
-        let unused = Unused::find(seekable(source, what)?, &disturbed).map_err(failed)?;
+        let unused = Unused::find(seekable(source, what)?, &disturbed).map_err(failed(what))?;
         let reading = Reading { unused: Some(&unused), ..reading };
         let image = store_image(store, source, reading, stop, monitor)?;
-        let changed = unused.changed(seekable(source, what)?).map_err(failed)?;
+        let changed = unused.changed(seekable(source, what)?).map_err(failed(what))?;
         if changed.is_empty() {
             return Ok((image, unused));
         }
         disturbed.extend(changed);
     }
+}
+
+/// What is unused on a source of which an archive has the rest already; `None` if that is not as much as the archive lacks, so that it is to be read.
+pub(super) fn still_unused(source: &Source, what: &str, left_out: u64) -> Result<Option<Unused>> {
+    let found = Unused::find(seekable(source, what)?, &[]).map_err(failed(what))?;
+    Ok((found.bytes() == left_out).then_some(found))
+}
+
+fn failed(what: &str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Io { action: "look for unused blocks of", path: what.into(), source }
 }
 
 fn seekable<'a>(source: &'a Source, what: &str) -> Result<&'a Seekable> {

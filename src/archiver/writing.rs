@@ -23,6 +23,8 @@ use crate::repository::{self, Repository};
 
 /// How often a writer starts over because compactions took what it claimed.
 pub(super) const MAX_PASSES: usize = 5;
+/// Packs of maps are closed at so many bytes: nobody reads them from end to end, so that they need not be large.
+const MAPS_PACK: u32 = 8 << 20;
 /// Cache for walking the new maps after a lost claim, in bytes.
 const WALK_CACHE: usize = 8 << 20;
 
@@ -59,14 +61,17 @@ impl Writers {
     /// Starts writing packs of both kinds.
     pub(super) fn start(repository: &Repository) -> Result<Self> {
         let pack_size = repository.config().pack_size;
-        let start = |kind| {
+        let start = |kind, pack_size| {
             PackWriter::start(kind, pack_size, repository.objects().clone()).map_err(|source| Error::Io {
                 action: "start a thread for",
                 path: "the packs".into(),
                 source,
             })
         };
-        Ok(Self { data: start(PackKind::Data)?, maps: start(PackKind::Maps)? })
+        Ok(Self {
+            data: start(PackKind::Data, pack_size)?,
+            maps: start(PackKind::Maps, pack_size.min(MAPS_PACK))?,
+        })
     }
 }
 

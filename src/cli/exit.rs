@@ -1,9 +1,11 @@
 //! Exit codes, and how an error is told.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::archiver;
+use crate::archiver::extract::STANDARD_OUTPUT;
 use crate::attach;
 use crate::maintenance;
 use crate::repository;
@@ -80,6 +82,9 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
             Some(maintenance::Error::Repository(_) | maintenance::Error::Image(_))
         );
     match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded if is_of_output(error) => {
+            Some("no space is left where standard output goes: what is there is not whole")
+        }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Some("no space is left: free some, or use another disk; what was there before is whole")
         }
@@ -91,6 +96,11 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// Whether standard output could not be written to, which is not ours to clean.
+fn is_of_output(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(archiver::Error::Io { path, .. }) if path == Path::new(STANDARD_OUTPUT))
 }
 
 /// Whether an image could not be read because a part of it is lost.
