@@ -6,6 +6,7 @@ comparable: borg with zstd 3 and without its cache of unchanged files, restic wi
 
 import contextlib
 import glob
+import mmap
 import os
 import random
 import shutil
@@ -18,6 +19,8 @@ import time
 MIB = 1 << 20
 # Random reads: so many, or as many as this time allows.
 READS, SECONDS = 2000, 60
+# Bytes of memory that one measurement touches at most, and the advice to touch them (Linux 5.14), which Python has no name for.
+CLAIMED, POPULATE_WRITE = 4 << 30, 23
 # How long a mount may take until its first byte can be read.
 PATIENCE = 120
 
@@ -71,6 +74,15 @@ def drop_caches():
     os.sync()
     with open("/proc/sys/vm/drop_caches", "w") as file:
         file.write("3")
+    claim_memory()
+
+
+def claim_memory():
+    """Has the host of a virtual machine give its memory now. It takes back what is free, and otherwise whoever is measured would wait for it, page by page."""
+    with open("/proc/meminfo") as file:
+        free = next(int(line.split()[1]) for line in file if line.startswith("MemFree")) * 1024
+    with mmap.mmap(-1, max(MIB, min(CLAIMED, free // 2))) as memory, contextlib.suppress(OSError):
+        memory.madvise(POPULATE_WRITE)
 
 
 class Tool:
