@@ -43,6 +43,17 @@ impl LoopDevice {
         Self::attach(file, &["--read-only"])
     }
 
+    /// Whether it reads its file past the page cache.
+    ///
+    /// # Panics
+    /// If the kernel does not say.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        let name = self.path().file_name().expect("a name").to_string_lossy();
+        let said = std::fs::read_to_string(format!("/sys/block/{name}/loop/dio")).expect("dio");
+        said.trim() == "1"
+    }
+
     /// Attaches a file with further arguments for `losetup`.
     ///
     /// # Panics

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -88,7 +88,7 @@ pub fn populate(root: &Path, names: Names) {
     }
 }
 
-/// Fails if the awkward names of a tree are not all those that [`populate`] made, or it has no extended attributes.
+/// Fails if the awkward names of a tree are not all those that [`populate`] made, with what it wrote, or it has no extended attributes.
 ///
 /// # Panics
 /// If they are not.
@@ -98,7 +98,16 @@ pub fn assert_names(tree: &Tree, names: Names) {
         .filter_map(|path| path.strip_prefix(b"names/"))
         .map(|name| OsString::from_vec(name.to_vec()))
         .collect();
-    assert_eq!(found, awkward_names(names).into_iter().collect());
+    let made = awkward_names(names);
+    for (number, name) in made.iter().enumerate() {
+        let path = [b"names/", name.as_bytes()].concat();
+        let written = noise(number as u64, 100 + number * 700);
+        assert!(
+            tree.get(&path).is_some_and(|entry| entry.content == written),
+            "{name:?} holds something else"
+        );
+    }
+    assert_eq!(found, made.into_iter().collect());
     if names == Names::Bytes {
         let attributes = &tree[&b"unix/0644"[..]].attributes;
         assert_eq!(attributes[&b"user.origin"[..]], "Zürich".as_bytes());

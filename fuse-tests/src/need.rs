@@ -55,7 +55,7 @@ fn is_met(need: &str) -> bool {
         "fuse" => fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok(),
         "root" => rustix::process::geteuid().is_root(),
         "loop" => Path::new("/dev/loop-control").exists(),
-        "times" => rustix::fs::statfs(&std::env::temp_dir()).is_ok_and(|found| found.f_type as u32 != TMPFS),
+        "times" => rustix::fs::statfs(std::env::temp_dir()).is_ok_and(|found| found.f_type as u32 != TMPFS),
         tool => tool.strip_prefix("fs:").map_or_else(|| find_tool(tool).is_some(), kernel_mounts),
     }
 }

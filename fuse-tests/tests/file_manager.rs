@@ -9,9 +9,9 @@ use std::time::Duration;
 use fuse_tests::devices::{LoopDevice, Mounted};
 use fuse_tests::images::{gpt, partition_args};
 use fuse_tests::process::{DEADLINE, holds_within};
-use fuse_tests::requires;
 use fuse_tests::sandbox::Sandbox;
 use fuse_tests::trees::scan;
+use fuse_tests::{requires, tool};
 
 /// How long something may take to come: an emulated machine has one processor, which is emulated.
 const PATIENCE: Duration = DEADLINE.saturating_mul(8);
@@ -21,8 +21,9 @@ fn wait_until(what: &str, holds: impl FnMut() -> bool) {
 }
 
 /// Names of files, and what they are called where one letter is another.
-const ALIKE: [(&str, &str); 3] = [
+const ALIKE: [(&str, &str); 4] = [
     ("Привет мир", "Привет миг"),
+    ("שלום עולם", "שלוט עולם"),
     ("日本語ファイル.txt", "日本誤ファイル.txt"),
     ("😀🗄\u{fe0f}.bin", "😈🗄\u{fe0f}.bin"),
 ];
@@ -155,7 +156,20 @@ impl Drop for FileManager {
 
 #[test]
 fn a_file_manager_shows_and_copies_all_names() {
-    requires!(fuse, root, loop, "fs:ext4", "mkfs.ext4", losetup, mount, Xvfb, pcmanfm, xwd, xdotool);
+    requires!(
+        fuse,
+        root,
+        loop,
+        "fs:ext4",
+        "mkfs.ext4",
+        losetup,
+        mount,
+        Xvfb,
+        pcmanfm,
+        xwd,
+        xdotool,
+        "fc-list"
+    );
     let sandbox = Sandbox::new();
     let image = gpt(&sandbox);
     sandbox.back_up("disk", &image);
@@ -187,7 +201,11 @@ fn a_file_manager_shows_and_copies_all_names() {
     let restored = look(&shown.join("names"), "file-manager-mounted.ppm");
     assert!(original == restored, "the file manager shows something else");
     drop((mounted, _device));
-    // A letter of another name is seen, in every script: it is names that are shown, not boxes.
+    // A letter of another name is seen, in every script, and there are letters for all of them: it is names that are shown, not boxes with numbers.
+    for letter in ALIKE.iter().flat_map(|(name, other)| [name, other]).flat_map(|name| name.chars()) {
+        let fonts = tool!("fc-list", format!(":charset={:x}", u32::from(letter)));
+        assert!(!fonts.is_empty(), "no font has a {letter:?}");
+    }
     for (number, (name, other)) in ALIKE.into_iter().enumerate() {
         let changed = sandbox.path("changed");
         fs::copy(&image, &changed).expect("copy");

@@ -12,7 +12,7 @@ use super::target::Target;
 use super::{Monitor, Stop};
 use crate::extent::spans_of;
 use crate::image::Image;
-use crate::image::reader::ImageReader;
+use crate::image::reader::{ImageReader, Visitor};
 use crate::task::workers;
 
 /// What stands for a path in errors of a stream.
@@ -219,7 +219,7 @@ fn read_range(
     reader: &ImageReader,
     image: &Image,
     range: &Range<u64>,
-    take: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+    take: &mut Visitor<'_, Error>,
 ) -> Result<()> {
     let len = range.end - range.start;
     if reader.visit(image, range, take)? < len {

@@ -31,6 +31,9 @@ pub struct ImageReader {
     blocks: Arc<Blocks>,
 }
 
+/// What takes pieces of an image, each with its byte offset there.
+pub type Visitor<'a, E> = dyn FnMut(u64, &[u8]) -> Result<(), E> + 'a;
+
 /// How the caches were used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReaderCounts {
@@ -195,7 +198,7 @@ impl ImageReader {
         &self,
         image: &Image,
         range: &Range<u64>,
-        take: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>,
+        take: &mut Visitor<'_, E>,
     ) -> Result<u64, E> {
         let range = range.start.min(image.size)..range.end.min(image.size);
         let mut handed = 0;
@@ -222,7 +225,7 @@ impl ImageReader {
         map: &LocatedMap,
         extents: &[Extent],
         range: &Range<u64>,
-        take: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>,
+        take: &mut Visitor<'_, E>,
     ) -> Result<(), E> {
         let packs = self.repository.packs();
         let mut extents = extents.to_vec();

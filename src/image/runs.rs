@@ -30,6 +30,9 @@ pub(super) struct Wanted<T> {
     pub(super) own: T,
 }
 
+/// What takes chunks with their plain bytes, if they have any.
+type Opened<'a, T> = dyn FnMut(Wanted<T>, Option<&[u8]>) + 'a;
+
 /// Where a thread opens chunks: bytes as they are stored, and one chunk's plain bytes.
 #[derive(Default)]
 struct Bench {
@@ -43,11 +46,7 @@ thread_local! {
 
 /// Opens chunks in the order of packs. `take` gets each with its plain bytes, or without if they are not whole where its hint says; it must not
 /// open chunks itself.
-pub(super) fn open<T>(
-    packs: &Packs,
-    mut wanted: Vec<Wanted<T>>,
-    take: &mut dyn FnMut(Wanted<T>, Option<&[u8]>),
-) {
+pub(super) fn open<T>(packs: &Packs, mut wanted: Vec<Wanted<T>>, take: &mut Opened<'_, T>) {
     wanted.sort_unstable_by_key(|wanted| (wanted.at.pack.id, wanted.at.offset));
     let mut wanted = wanted.into_iter().peekable();
     while let Some(first) = wanted.next() {
@@ -66,7 +65,7 @@ pub(super) fn open<T>(
 }
 
 /// Opens chunks that lie beside each other.
-fn open_run<T>(packs: &Packs, run: Vec<Wanted<T>>, take: &mut dyn FnMut(Wanted<T>, Option<&[u8]>)) {
+fn open_run<T>(packs: &Packs, run: Vec<Wanted<T>>, take: &mut Opened<'_, T>) {
     BENCH.with_borrow_mut(|Bench { sealed, plain }| {
         let start = run[0].at;
         let possible = run.iter().all(|wanted| is_possible(BlobKind::Chunk, wanted.at));

@@ -41,9 +41,7 @@ fn fio_finds_every_block_it_wrote_through_loop_devices() {
     for attached in ["off", "on"] {
         let args = ["--read-only", &format!("--direct-io={attached}")];
         let device = LoopDevice::attach(&mounted.latest("verified"), &args);
-        let name = device.path().file_name().expect("a name").to_string_lossy().into_owned();
-        let dio = fs::read_to_string(format!("/sys/block/{name}/loop/dio")).expect("dio");
-        assert_eq!(dio.trim() == "1", attached == "on");
+        assert_eq!(device.is_direct(), attached == "on");
         for (jobs, direct) in [(1, 0), (1, 1), (4, 0), (4, 1), (32, 0), (32, 1)] {
             // Blocks come from the server, not from what the kernel has of the runs before; but for pages that somebody held just then.
             fs::write("/proc/sys/vm/drop_caches", "3").expect("drop");

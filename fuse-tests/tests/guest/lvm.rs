@@ -195,8 +195,14 @@ fn a_volume_group_inside_an_image_is_activated_beside_its_original() {
     let group = Group::new("vg0", &disk.partition(2));
     tool!("lvcreate", "-q", "-W", "n", "-L", "32M", "-n", "root", group.0);
     group.fill(&sandbox, "root");
-    sandbox.back_up("web01", &image);
     let live = mount("ext4", "rw", &group.volume("root"), &sandbox.mountpoint("live"));
+    // While it is mounted: what was written last is in its journal alone.
+    let last = live.path().join("written last");
+    fs::write(&last, "all of it").expect("write");
+    fs::File::open(&last).and_then(|file| file.sync_all()).expect("sync");
+    let copy = sandbox.path("copy.img");
+    tool!("cp", "--sparse=always", &image, &copy);
+    sandbox.back_up("web01", &copy);
     let volumes =
         || tool!("vgs", "--noheadings", "-o", "vg_uuid,lv_count", "--devices", disk.partition(2), "vg0");
     let before = volumes();
