@@ -154,6 +154,15 @@ samples! {
     deleted_files_are_found_on_ntfs: Sample { name: "fs.ntfs", ..SAMPLE };
     deleted_files_are_found_on_vfat: Sample { name: "fs.vfat", ..SAMPLE };
     deleted_files_are_found_on_exfat: Sample { name: "fs.exfat", ..SAMPLE };
+    // It has no eyes for btrfs: the table and every byte are the same.
+    what_the_sleuth_kit_cannot_read_is_the_same: Sample {
+        name: "fs.btrfs",
+        filesystems: 0,
+        directories: &[],
+        kept: 0,
+        deleted: 0,
+        ..SAMPLE
+    };
     files_are_found_on_several_partitions: Sample {
         name: "fs.multiple",
         originals: "/usr/share/forensics-samples/original-multiple",

@@ -334,10 +334,13 @@ fn the_recipe_without_root_gives_files() {
     std::fs::read_dir(&restore).expect_err("a user's own mount");
     let copy = shell.copy_of(&restore.join("contents/large"));
     assert!(copy == noise(99, 3 << 20), "another content");
+    // The fifth of the awkward names.
+    assert!(shell.copy_of(&restore.join("names/Привет мир")) == noise(4, 2900), "another content");
     shell.follow("A mount without root", 1, &names);
 
     shell.follow("A mount without root", 2, &names);
     assert!(shell.copy_of(&restore.join("contents/large")) == noise(99, 3 << 20), "another content");
+    assert!(shell.copy_of(&restore.join("names/Привет мир")) == noise(4, 2900), "another content");
     let stranger = std::process::Command::new("setpriv")
         .args(["--reuid=65533", "--regid=65533", "--clear-groups", "ls"])
         .arg(&restore)
