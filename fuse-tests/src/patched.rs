@@ -130,7 +130,21 @@ impl Patched {
     /// # Panics
     /// If anything else is free.
     pub fn damage(&mut self, times: usize) -> usize {
-        let original = self.usage();
+        self.damage_outside(&(0..0), times)
+    }
+
+    /// Damages as `damage` does, but nothing of a range.
+    ///
+    /// # Panics
+    /// If anything else is free, or the survey rests on nothing but the range.
+    pub fn damage_outside(&mut self, spared: &Range<u64>, times: usize) -> usize {
+        let mut original = self.usage();
+        let outside = |range: Range<u64>| {
+            [range.start..range.end.min(spared.start), range.start.max(spared.end)..range.end]
+        };
+        original.fixed =
+            original.fixed.into_iter().flat_map(outside).filter(|range| !range.is_empty()).collect();
+        assert!(!original.fixed.is_empty());
         let mut random = Random::new(self.len);
         let (mut done, mut refused) = (0, 0);
         while done < times {

@@ -154,6 +154,10 @@ impl System for Host<'_> {
         rules::add(path, text)
     }
 
+    fn await_rule(&mut self, path: &Path, devices: &[PathBuf]) -> Vec<PathBuf> {
+        rules::wait(path, devices)
+    }
+
     fn remove_rule(&mut self, path: &Path) -> Result<()> {
         rules::remove(path)
     }

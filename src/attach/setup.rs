@@ -91,6 +91,7 @@ impl Setup<'_> {
         }
         self.serve(&image)?;
         let devices = self.devices()?;
+        self.check_hidden(&devices);
         let mut outcomes = Vec::new();
         for (at, planned) in self.plan.parts.iter().enumerate() {
             self.check_stop()?;
@@ -121,6 +122,19 @@ impl Setup<'_> {
         self.record.rule = Some(path.clone());
         self.save()?;
         self.system.add_rule(&path, &udev::text(self.record))
+    }
+
+    /// Before anything is done with them that takes time.
+    fn check_hidden(&mut self, devices: &[Option<Made>]) {
+        let Some(rule) = &self.record.rule else { return };
+        let devices: Vec<PathBuf> = devices.iter().flatten().flatten().cloned().collect();
+        for device in self.system.await_rule(rule, &devices) {
+            log::warn!(
+                "udev has not applied {} to {}: until it is detached, links in /dev/disk may lead to it, and volumes on it may be activated; see 'udevadm info {1}'",
+                rule.display(),
+                device.display()
+            );
+        }
     }
 
     fn make_directory(&mut self, path: &Path) -> Result<()> {

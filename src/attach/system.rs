@@ -110,6 +110,9 @@ pub trait System {
     /// If it may not be in effect.
     fn add_rule(&mut self, path: &Path, text: &str) -> Result<()>;
 
+    /// Waits until a rule was applied to devices that it is for. Returns those to which it was not.
+    fn await_rule(&mut self, path: &Path, devices: &[PathBuf]) -> Vec<PathBuf>;
+
     /// Takes a rule out of effect.
     ///
     /// # Errors

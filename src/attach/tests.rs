@@ -93,6 +93,7 @@ fn the_rule_is_there_before_the_first_device_and_after_the_last() {
     let log = machine.log();
     let at = |what: &str| log.iter().position(|line| line.starts_with(what)).unwrap();
     let last = |what: &str| log.iter().rposition(|line| line.starts_with(what)).unwrap();
+    assert!(last("loop") < at("wait for rule") && at("wait for rule") < at("mount"), "{log:?}");
     assert!(at("rule") < at("loop") && last("no loop") < last("no rule"), "{log:?}");
     assert!(last("unmount /mnt") < at("no group") && last("no group") < last("no loop"), "{log:?}");
     assert!(last("no loop") < last("unmount /run"), "{log:?}");

@@ -18,6 +18,10 @@ pub(super) const FOLDERS: [&str; 5] =
     ["/etc/udev/rules.d", RULES, "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d"];
 /// There while udev runs.
 pub(super) const CONTROL: &str = "/run/udev/control";
+/// What udev knows of devices, by `b` and their numbers.
+pub(super) const DATABASE: &str = "/run/udev/data";
+/// A property that devices have by the rule alone.
+const MARK: &str = "UDISKS_IGNORE";
 
 /// Where the rule of an attach belongs.
 #[must_use]
@@ -44,12 +48,18 @@ ENV{{DM_UDEV_DISABLE_OTHER_RULES_FLAG}}="1"
 ENV{{ID_IGNORE_DISKSEQ}}="1"
 ENV{{DM_MULTIPATH_DEVICE_PATH}}="0"
 ENV{{SYSTEMD_READY}}="0"
-ENV{{UDISKS_IGNORE}}="1"
+ENV{{{MARK}}}="1"
 LABEL="copal_end"
 "#,
         directory = printable(&record.directory),
         run = run.display(),
     )
+}
+
+/// Whether the rule was applied to a device, by what udev's database has of it.
+#[must_use]
+pub fn is_applied(entry: &str) -> bool {
+    entry.lines().any(|line| line.strip_prefix("E:").and_then(|line| line.strip_prefix(MARK)) == Some("=1"))
 }
 
 /// A path for a comment: what could end the line is left out.

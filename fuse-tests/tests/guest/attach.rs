@@ -231,6 +231,32 @@ fn a_host_does_not_notice_that_an_image_of_its_own_disk_is_attached() {
     tool!("sfdisk", "--delete", "--force", &disk);
 }
 
+#[test]
+#[ignore = "for the guest of scripts/vm-test"]
+fn an_attach_that_udev_does_not_hide_is_told() {
+    requires!(root, fuse, loop, udevadm, "fs:ext4", "mkfs.ext4");
+    let sandbox = Sandbox::plain();
+    let image = sandbox.path("disk.img");
+    empty_file(&image, 16 << 20);
+    tool!("mkfs.ext4", "-q", "-F", &image);
+    sandbox.back_up("web01", &image);
+    let attaches = Attaches::of(&sandbox);
+    let reference = sandbox.reference("web01");
+    tool!("udevadm", "control", "--stop-exec-queue");
+    let output = attaches.output(&["attach", &reference, "--no-mount"]);
+    tool!("udevadm", "control", "--start-exec-queue");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "done with warnings: {said}");
+    assert!(said.contains("udev has not applied /run/udev/rules.d/12-copal"), "{said}");
+    attaches.run(&["detach", "--all"]);
+    trigger();
+    // Devices that it hides are not spoken of.
+    let output = attaches.output(&["attach", &reference, "--no-mount"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("udev"), "{said}");
+    attaches.run(&["detach", "--all"]);
+}
+
 /// A disk with a volume group on its second partition, with ext4 in `root`; its archive is `web01`.
 fn with_group(sandbox: &Sandbox) -> (LoopDevice, Group, Tree) {
     let image = sandbox.path("lvm.img");

@@ -1,13 +1,21 @@
 //! Rules of udev.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
-use super::super::udev::{CONTROL, FOLDERS};
+use super::super::udev::{CONTROL, DATABASE, FOLDERS, is_applied};
 use super::super::{Result, failed};
 use super::programs;
+
+/// How long udev is waited for, each time that it is told: it takes milliseconds, unless the machine is very busy.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often is looked.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Whether rules have an effect on this machine.
 pub(super) fn matter() -> bool {
@@ -22,6 +30,44 @@ pub(super) fn add(path: &Path, text: &str) -> Result<()> {
     let before = newest();
     fs::write(path, text).map_err(failed("write", path))?;
     reload(path, before)
+}
+
+/// Waits until a rule was applied to all of some devices; where it was not, has udev read its rules and look at them once more. Returns those
+/// to which it was not applied even then.
+pub(super) fn wait(path: &Path, devices: &[PathBuf]) -> Vec<PathBuf> {
+    let left = still_without(devices);
+    if left.is_empty() {
+        return left;
+    }
+    let named = left.iter().map(|device| format!("--name-match={}", device.display()));
+    let args: Vec<String> = ["trigger".into(), "--action=change".into()].into_iter().chain(named).collect();
+    let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
+    let again = reload(path, newest()).and_then(|()| programs::run("udevadm", &args));
+    if let Err(error) = again {
+        log::debug!("udev cannot be told again: {error}");
+        return left;
+    }
+    still_without(&left)
+}
+
+/// The devices that a rule was not applied to in time.
+fn still_without(devices: &[PathBuf]) -> Vec<PathBuf> {
+    let mut left = devices.to_owned();
+    let end = Instant::now() + PATIENCE;
+    loop {
+        left.retain(|device| !has_rule(device));
+        if left.is_empty() || Instant::now() >= end {
+            return left;
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn has_rule(device: &Path) -> bool {
+    let Ok(found) = fs::metadata(device) else { return false };
+    let (major, minor) = (rustix::fs::major(found.rdev()), rustix::fs::minor(found.rdev()));
+    fs::read_to_string(Path::new(DATABASE).join(format!("b{major}:{minor}")))
+        .is_ok_and(|entry| is_applied(&entry))
 }
 
 /// Takes a rule out of force. It may be gone.

@@ -276,6 +276,11 @@ impl System for Machine {
         })
     }
 
+    fn await_rule(&mut self, path: &Path, devices: &[PathBuf]) -> Vec<PathBuf> {
+        self.log.push("wait for rule".into());
+        if self.rules.contains(path) { Vec::new() } else { devices.to_owned() }
+    }
+
     fn remove_rule(&mut self, path: &Path) -> Result<()> {
         self.own("no rule".into(), |machine| {
             machine.rules.remove(path);
