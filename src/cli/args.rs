@@ -31,6 +31,7 @@ pub(super) use rename::RenameArgs;
 pub(super) use reuse::{ReadErrorsArg, ReuseArgs};
 pub(super) use tag::TagArgs;
 
+use super::commands::mount::MOST_PATIENCE;
 use super::output::parse_size;
 use super::secret::SecretArgs;
 pub(super) use check::CheckArgs;
@@ -342,7 +343,7 @@ pub(super) struct MountArgs {
     #[arg(long, value_parser = parse_size, default_value = "256M")]
     pub(super) cache_size: u64,
     /// Seconds that a read of the repository's storage may take before it fails; less if the kernel would give a request up before
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400), default_value = "60")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=MOST_PATIENCE), default_value = "60")]
     pub(super) storage_timeout: u64,
     /// Make the images of one archive writable; what is written goes to a file of its own and is gone when the mount is
     #[arg(long)]

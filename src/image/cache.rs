@@ -4,10 +4,11 @@
 //! remembered. Who is asked for again then was part of no scan, and goes to another list, which keeps three quarters of the space from
 //! all that is new. In both lists the least recently used leaves first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
@@ -17,6 +18,8 @@ use serde::{Deserialize, Serialize};
 const ENTRY_OVERHEAD: usize = 160;
 /// The part of the space that what is new has at least.
 const NEW_SHARE: usize = 4;
+/// How long what was loaded ahead counts as such: a reader that has not come by then may have gone elsewhere.
+const AHEAD_LIFE: Duration = Duration::from_secs(30);
 /// The part of the space that keys of what has left may take.
 const LEFT_SHARE: usize = 32;
 
@@ -36,7 +39,7 @@ pub struct CacheCounts {
     pub ahead: u64,
     /// Of these, asked for in time.
     pub ahead_used: u64,
-    /// Of these, displaced before anybody asked.
+    /// Of these, displaced, or no longer waited for, before anybody asked.
     pub ahead_wasted: u64,
     /// Displaced.
     pub evicted: u64,
@@ -124,6 +127,8 @@ struct State<K: Hash + Eq, V, E> {
     left: LruCache<K, ()>,
     /// Bytes of what was loaded ahead and not asked for yet.
     ahead_bytes: usize,
+    /// What was loaded ahead, oldest first, and when; or has been asked for or displaced since.
+    ahead: VecDeque<(K, Instant)>,
     flights: HashMap<K, Arc<Flight<V, E>>>,
     counts: CacheCounts,
 }
@@ -156,6 +161,7 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Cache<K, V, E> {
             kept: List::new(),
             left: LruCache::unbounded(),
             ahead_bytes: 0,
+            ahead: VecDeque::new(),
             flights: HashMap::new(),
             counts: CacheCounts::default(),
         };
@@ -249,10 +255,14 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Cache<K, V, E> {
         state.new.bytes + state.kept.bytes
     }
 
-    /// Bytes of what was loaded ahead and nobody has asked for yet.
+    /// Bytes of what was loaded ahead not long ago, and nobody has asked for yet.
     #[must_use]
     pub fn ahead_bytes(&self) -> usize {
-        self.state.lock().ahead_bytes
+        let mut state = self.state.lock();
+        if let Some(before) = Instant::now().checked_sub(AHEAD_LIFE) {
+            state.give_up_ahead(before);
+        }
+        state.ahead_bytes
     }
 
     /// Bytes it may use.
@@ -269,12 +279,31 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Cache<K, V, E> {
 }
 
 impl<K: Hash + Eq + Copy, V: Clone, E> State<K, V, E> {
+    /// Takes what was loaded ahead before a moment for what nobody waits for. It stays as long as anything else.
+    fn give_up_ahead(&mut self, before: Instant) {
+        while let Some((key, since)) = self.ahead.front() {
+            let entry = self.kept.entries.peek_mut(key).or_else(|| self.new.entries.peek_mut(key));
+            if let Some(entry) = entry.filter(|entry| entry.ahead) {
+                if *since > before {
+                    return;
+                }
+                entry.ahead = false;
+                self.ahead_bytes -= entry.cost;
+                self.counts.ahead_wasted += 1;
+            }
+            self.ahead.pop_front();
+        }
+    }
+
     /// Takes a value in, and hands out what it displaced.
     fn insert(&mut self, key: K, entry: Entry<V>, capacity: usize) -> Vec<Entry<V>> {
         if entry.cost > capacity {
             return Vec::new();
         }
-        self.ahead_bytes += if entry.ahead { entry.cost } else { 0 };
+        if entry.ahead {
+            self.ahead_bytes += entry.cost;
+            self.ahead.push_back((key, Instant::now()));
+        }
         let returns = self.left.pop(&key).is_some();
         (if returns { &mut self.kept } else { &mut self.new }).put(key, entry);
         let mut displaced = Vec::new();
@@ -448,6 +477,28 @@ mod tests {
         let counts = cache.counts();
         assert_eq!((counts.ahead, counts.ahead_used, counts.ahead_wasted), (3, 2, 1));
         assert_eq!((counts.loads, cache.ahead_bytes()), (16, 0));
+    }
+
+    #[test]
+    fn what_was_loaded_ahead_for_nobody_makes_room_for_more() {
+        let cache: Cache<u32, u32, ()> = Cache::new(8 * COST);
+        let ahead = |key: u32| {
+            let claim = cache.claim_ahead([key].into_iter()).pop().flatten().unwrap();
+            claim.land(Ok((key, LEN))).unwrap();
+        };
+        [1, 2, 3].into_iter().for_each(ahead);
+        load(&cache, 1);
+        let moment = Instant::now();
+        ahead(4);
+        cache.state.lock().give_up_ahead(moment);
+        assert_eq!(cache.ahead_bytes(), COST, "what came later counts");
+        let counts = cache.counts();
+        assert_eq!((counts.ahead, counts.ahead_used, counts.ahead_wasted), (4, 1, 2));
+        // It is still there.
+        let loads = counts.loads;
+        [2, 3, 4].into_iter().for_each(|key| load(&cache, key));
+        assert_eq!((cache.counts().loads, cache.counts().ahead_used, cache.ahead_bytes()), (loads, 2, 0));
+        assert!(cache.state.lock().ahead.len() <= 1);
     }
 
     #[test]

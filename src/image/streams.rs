@@ -1,8 +1,8 @@
 //! Recognising readers that go through an image in order, and how far ahead of each to read.
 //!
 //! Requests of one reader come out of order when several threads serve them, and several readers may share an open file. A request belongs
-//! to the stream whose end it is near; a stream is sequential once half of what it spans was asked for. What is far from all
-//! streams begins a new one, in place of the one that was idle longest. Nothing here reads anything.
+//! to the stream whose end it is near; a stream is sequential once half of what it spans was asked for, and is read ahead while its end moves: who asks
+//! again for what lies behind it goes nowhere. What is far from all streams begins a new one, in place of the one that was idle longest. Nothing here reads anything.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,6 +14,8 @@ const STREAMS: usize = 4;
 const SLACK: u64 = 6 << 20;
 /// What a stream has read before anything is read ahead, in bytes.
 const EVIDENCE: u64 = 512 << 10;
+/// Requests that may come late, after one that is farther on.
+const REORDERED: u32 = 8;
 /// What is looked back at, in bytes: beyond it, older requests count less.
 const MEMORY: u64 = 32 << 20;
 /// How far ahead a stream is read first, in bytes.
@@ -43,8 +45,10 @@ struct Stream {
     start: u64,
     /// The end of the farthest request.
     end: u64,
-    /// Bytes that were asked for since `start`.
+    /// Bytes that were asked for since `start`, no more than there are.
     asked: u64,
+    /// Requests since its end moved.
+    still: u32,
     /// How far ahead to read.
     window: u64,
     /// Where reading ahead has come to.
@@ -88,17 +92,19 @@ impl Streams {
         let Range { start, end } = *request;
         let (asked, used) = (end - start, self.requests);
         let is_over = Arc::default();
-        self.streams.push(Stream { start, end, asked, window: FIRST_WINDOW, ahead: end, used, is_over });
+        let window = FIRST_WINDOW;
+        self.streams.push(Stream { start, end, asked, still: 0, window, ahead: end, used, is_over });
     }
 }
 
 impl Stream {
     fn take(&mut self, request: &Range<u64>, number: u64) {
         self.used = number;
+        self.still = if request.end > self.end { 0 } else { self.still.saturating_add(1) };
         self.start = self.start.min(request.start);
         self.end = self.end.max(request.end);
-        self.asked += request.end - request.start;
         let spanned = self.end - self.start;
+        self.asked = spanned.min(self.asked + (request.end - request.start));
         if spanned > MEMORY {
             self.start += spanned / 2;
             self.asked /= 2;
@@ -108,7 +114,7 @@ impl Stream {
     fn ahead(&mut self, widest: u64) -> Option<Ahead> {
         let is_sequential = self.asked >= EVIDENCE && self.asked >= (self.end - self.start) / 2;
         let start = self.ahead.max(self.end);
-        if !is_sequential || start - self.end > self.window / 2 {
+        if !is_sequential || self.still > REORDERED || start - self.end > self.window / 2 {
             return None;
         }
         let end = self.end.saturating_add(self.window.min(widest));
@@ -212,6 +218,12 @@ mod tests {
         // One that begins so, and goes on in order, is.
         let strided = (0..50).map(|at| at * 40_960..at * 40_960 + 4096);
         assert!(!ahead(strided.chain(in_order(3 << 20, 200, 128 << 10))).is_empty());
+    }
+
+    #[test]
+    fn who_reads_the_same_again_goes_nowhere() {
+        assert_eq!(ahead((0..1000).map(|_| 8 << 20..(8 << 20) + 4096)), []);
+        assert_eq!(ahead((0..40).flat_map(|_| in_order(0, 64, 4096))), []);
     }
 
     #[test]

@@ -20,6 +20,9 @@ use crate::repository::now;
 /// How long ago a file's times must lie, in ns: FAT counts in 2 s, everything else in 10 ms at most.
 const COARSEST_CLOCK: i64 = 2_000_000_000;
 
+/// Where files are pages of memory, one by one.
+const TMPFS: u32 = 0x0102_1994;
+
 /// File systems whose files' times are another machine's, or do not change with every write: NFS, NCP, SMB and CIFS, SMB2, 9P, Ceph, AFS, FUSE; tmpfs and ramfs,
 /// which do not notice writes through mappings.
 const TELL_NOTHING: [u32; 10] = [
@@ -31,7 +34,7 @@ const TELL_NOTHING: [u32; 10] = [
     0x00c3_6400,
     0x5346_414f,
     0x6573_5546,
-    0x0102_1994,
+    TMPFS,
     0x8584_58f6,
 ];
 
@@ -51,7 +54,15 @@ pub(super) fn open(path: &Path) -> Result<Seekable, SourceError> {
     let _ = fadvise(&file, 0, None, Advice::Sequential);
     let fingerprint = Fingerprint::of(&metadata);
     let is_settled = fingerprint.is_settled(began) && settles(&file, &fingerprint);
-    Ok(Seekable::file(file, absolute, metadata.len(), fingerprint, is_settled))
+    let may_have_holes = may_have_holes(&file, &metadata);
+    Ok(Seekable::file(file, absolute, metadata.len(), fingerprint, is_settled, may_have_holes))
+}
+
+/// Whether to ask for holes. A search for one in tmpfs passes all pages on its way, 10 ms for each GiB before the first byte is read; a file there that has a page
+/// for every byte has none. Elsewhere blocks count that were never written, and holes cost nothing to find.
+fn may_have_holes(file: &File, metadata: &Metadata) -> bool {
+    let is_in_memory = fstatfs(file).is_ok_and(|found| found.f_type as u32 == TMPFS);
+    !is_in_memory || metadata.blocks().saturating_mul(512) < metadata.len()
 }
 
 /// Makes pages of a file clean that were written through a mapping, since only the first write to a clean page changes the file's times. False where times

@@ -40,8 +40,15 @@ enum Origin {
 }
 
 impl Seekable {
-    pub(super) fn file(file: File, path: PathBuf, len: u64, before: Fingerprint, is_settled: bool) -> Self {
-        Self::new(file, path, len, Origin::File { before, is_settled }, true)
+    pub(super) fn file(
+        file: File,
+        path: PathBuf,
+        len: u64,
+        before: Fingerprint,
+        is_settled: bool,
+        may_have_holes: bool,
+    ) -> Self {
+        Self::new(file, path, len, Origin::File { before, is_settled }, may_have_holes)
     }
 
     pub(super) fn device(file: File, path: PathBuf, len: u64, facts: DeviceFacts) -> Self {

@@ -116,6 +116,16 @@ fn facts_of_a_file() {
 }
 
 #[test]
+fn files_in_memory_have_the_holes_that_they_have() {
+    let Ok(dir) = TempDir::new_in("/dev/shm") else { return eprintln!("NOT TESTED: no /dev/shm") };
+    let full = file_with(&dir, 2 * MIB, &[(0, &[0; 2 << 20])]);
+    assert!(all_data(&open_seekable(&full)), "zeros that were written are data");
+    let with_a_hole = open_seekable(&file_with(&dir, 4 * MIB, &[(MIB, &[5; 4096])]));
+    assert_eq!(all_ranges(&with_a_hole).first(), Some(&(MIB..MIB + 4096)));
+    assert!(!all_data(&with_a_hole));
+}
+
+#[test]
 fn shrinking_is_noticed_by_reads_and_hides_behind_no_hole() {
     let dir = TempDir::new().unwrap();
     let path = file_with(&dir, 2 * MIB, &[(0, &[5; 8192])]);

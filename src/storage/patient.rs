@@ -5,7 +5,8 @@
 //! long fails as `TimedOut`, and is left behind; while a storage does not answer, reads fail at once but for one in a while that tries it again.
 //! Faults that may pass are tried again a few times.
 //!
-//! What the system has in memory is read by the caller itself. Puts and deletes are passed on as they are: a mount has none.
+//! What the system has in memory is read by the caller itself, as long as the storage answers: to look whether it is there begins to read it, and of such reads
+//! a device takes only so many before the next one waits. Puts and deletes are passed on as they are: a mount has none.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -56,6 +57,10 @@ struct Health {
 }
 
 impl Health {
+    fn is_well(&self) -> bool {
+        self.stuck.lock().is_none()
+    }
+
     /// How long a read that begins now may take; `None` if it is not worth a try.
     fn allowance(&self, patience: Duration) -> Option<Duration> {
         match &mut *self.stuck.lock() {
@@ -207,21 +212,21 @@ impl<S: Storage + 'static> Storage for Patient<S> {
     }
 
     fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        if !self.inner.read_if_cached(name, offset, buf) {
+        if !self.read_if_cached(name, offset, buf) {
             buf.copy_from_slice(&self.read_elsewhere(name, offset, vec![0; buf.len()])?);
         }
         Ok(())
     }
 
     fn read_into(&self, name: &Name, offset: u64, mut buf: Vec<u8>) -> io::Result<Vec<u8>> {
-        if self.inner.read_if_cached(name, offset, &mut buf) {
+        if self.read_if_cached(name, offset, &mut buf) {
             return Ok(buf);
         }
         self.read_elsewhere(name, offset, buf)
     }
 
     fn read_if_cached(&self, name: &Name, offset: u64, buf: &mut [u8]) -> bool {
-        self.inner.read_if_cached(name, offset, buf)
+        self.health.is_well() && self.inner.read_if_cached(name, offset, buf)
     }
 
     fn len(&self, name: &Name) -> io::Result<u64> {
@@ -270,6 +275,8 @@ mod tests {
         hangs: Arc<AtomicBool>,
         failures: Arc<Mutex<Vec<i32>>>,
         calls: Arc<AtomicUsize>,
+        /// How often it was looked what is in memory.
+        looks: Arc<AtomicUsize>,
     }
 
     impl Moody {
@@ -283,6 +290,11 @@ mod tests {
     }
 
     impl Storage for Moody {
+        fn read_if_cached(&self, _name: &Name, _offset: u64, _buf: &mut [u8]) -> bool {
+            self.looks.fetch_add(1, Ordering::Relaxed);
+            false
+        }
+
         fn read(&self, name: &Name, limit: u64) -> io::Result<Vec<u8>> {
             self.meet()?;
             self.memory.read(name, limit)
@@ -332,10 +344,12 @@ mod tests {
     #[test]
     fn what_hangs_fails_and_what_answers_again_is_read() {
         let moody = Moody::default();
-        let (hangs, calls) = (moody.hangs.clone(), moody.calls.clone());
+        let (hangs, calls, looks) = (moody.hangs.clone(), moody.calls.clone(), moody.looks.clone());
         let storage = Patient::new(moody, Duration::from_millis(100));
         let object = name("packs/one");
         storage.put(&object, &[b"bytes"]).unwrap();
+        storage.read_range(&object, 0, &mut [0; 5]).unwrap();
+        assert_eq!(looks.load(Ordering::Relaxed), 1);
         hangs.store(true, Ordering::Relaxed);
         assert!(is_late(storage.read(&object, 10)));
         // Known by now to hang: nobody waits, and no thread is spent on it.
@@ -344,6 +358,7 @@ mod tests {
             assert!(is_late(storage.read_range(&object, 0, &mut [0; 5])) && is_late(storage.list("packs")));
         }
         assert!(calls.load(Ordering::Relaxed) <= tried + 2, "one try in a while");
+        assert_eq!(looks.load(Ordering::Relaxed), 1, "to look is to read");
         hangs.store(false, Ordering::Relaxed);
         // The read that was left behind ends now, and tells that the storage answers.
         while is_late(storage.len(&object)) {

@@ -32,6 +32,8 @@ use crate::repository::reference::Reference;
 const GRACE: Duration = Duration::from_secs(10);
 /// Reads of storage that may take long, one after the other, in the time that a kernel gives a request.
 const KERNEL_SHARE: u32 = 3;
+/// The longest storage timeout, in seconds.
+pub(in crate::cli) const MOST_PATIENCE: u64 = 86_400;
 /// Smallest cache: a span map and some of the longest chunks.
 const MIN_CACHE: u64 = 16 << 20;
 /// Smallest overlay: not even the smallest journal fits into less.
@@ -48,6 +50,7 @@ pub(in crate::cli) fn run(args: &MountArgs) -> anyhow::Result<()> {
     }
     prepare(&settings.directory, &location.repository)?;
     if args.foreground {
+        endure_pressure();
         let (path, secrets) = (&location.repository, &settings.secrets);
         let found = Found::within(path, secrets, secrets.is_given(), settings.patience())?;
         let opened = found.ask_and_unlock(path, secrets)?;
@@ -127,6 +130,9 @@ impl Settings {
         if settings.storage_timeout == 0 {
             bail!("a storage timeout of 0 seconds would fail every read");
         }
+        if settings.storage_timeout > MOST_PATIENCE {
+            bail!("a storage timeout is at most {MOST_PATIENCE} seconds, a day");
+        }
         if settings.overlay.as_ref().is_some_and(|overlay| overlay.size < MIN_OVERLAY) {
             bail!("an overlay that small takes no journal; give --overlay-size at least 1M");
         }
@@ -178,6 +184,7 @@ fn start_server(secret: Option<&crate::codec::slot_key::Secret>) -> anyhow::Resu
 
 /// The server: a session of its own, without terminal, current directory or standard streams once it is ready.
 fn serve_in_background(settings: &Settings, location: &Location) -> anyhow::Result<()> {
+    endure_pressure();
     let secret = secret::receive(std::io::stdin())?;
     let (path, patience) = (&location.repository, settings.patience());
     let found = Found::within(path, &settings.secrets, secret.is_some(), patience)?;
@@ -205,7 +212,6 @@ struct Server {
 
 fn serve(settings: &Settings, location: &Location, opened: &Opened) -> anyhow::Result<Server> {
     opened.warn_of_lost();
-    endure_pressure();
     let path = prepare(&settings.directory, &location.repository)?;
     let options = MountOptions {
         scope: scope(location.reference.as_deref(), &opened.archives, settings.overlay.is_some())?,
@@ -224,8 +230,8 @@ fn serve(settings: &Settings, location: &Location, opened: &Opened) -> anyhow::R
     Ok(Server { mounted, signals })
 }
 
-/// Readers of the mount hang if its server does: where it may, it is served when memory is short, and not chosen to make room. Before threads are
-/// started, which inherit this.
+/// Readers of the mount hang if its server does: where it may, it is served when memory is short, and not chosen to make room. Before the
+/// repository is opened: that starts threads, which inherit this.
 fn endure_pressure() {
     const OOM_SCORE: &str = "-500";
     if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {
