@@ -105,11 +105,11 @@ impl Store<'_> {
     /// is never published, they are what the next create of that source finds.
     pub(super) fn publish_early(&self) -> Result<()> {
         let Some(Writers { data, maps }) = &self.writers else { return Ok(()) };
-        let stored: Vec<StoredPack> =
-            [data, maps].into_iter().flat_map(|writer| writer.take_stored(EARLY)).collect();
-        if stored.is_empty() {
+        // Together: of maps there are few, which else would stay in memory for a tebibyte.
+        if data.stored_blobs() + maps.stored_blobs() < EARLY {
             return Ok(());
         }
+        let stored: Vec<StoredPack> = data.take_stored().into_iter().chain(maps.take_stored()).collect();
         Ok(self.index.publish_early(stored.iter().flat_map(StoredPack::index_entries).collect())?)
     }
 }

@@ -138,12 +138,16 @@ impl PackWriter {
         full.send(open).map_err(|_| STORER_PANICKED)
     }
 
-    /// Packs that are durable by now, if they hold `least` blobs or more; each is given once, here or by [`Self::finish`].
+    /// Blobs of packs that are durable by now, and were not taken.
     #[must_use]
-    pub fn take_stored(&self, least: usize) -> Vec<StoredPack> {
-        let mut stored = self.finished.stored.lock();
-        let blobs: usize = stored.iter().map(|pack| pack.entries.len()).sum();
-        if blobs < least { Vec::new() } else { std::mem::take(&mut *stored) }
+    pub fn stored_blobs(&self) -> usize {
+        self.finished.stored.lock().iter().map(|pack| pack.entries.len()).sum()
+    }
+
+    /// Packs that are durable by now; each is given once, here or by [`Self::finish`].
+    #[must_use]
+    pub fn take_stored(&self) -> Vec<StoredPack> {
+        std::mem::take(&mut *self.finished.stored.lock())
     }
 
     /// Stores what is left and waits until every pack is durable. What was stored stays, also after an error: others may already have claimed

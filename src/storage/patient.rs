@@ -2,12 +2,14 @@
 //!
 //! A dead server of a network file system, or a disk that is failing, can hold a read for ever; whoever waits for it cannot be killed, and a
 //! mount whose requests wait hangs every program that looks at it. Here reads run on threads of their own. One that takes too
-//! long fails as `TimedOut`, and is left behind; while a storage does not answer, reads fail at once but for one in a while that tries it again.
+//! long fails as `TimedOut`, and is left behind; while a storage does not answer, reads fail at once but for one in a while that tries it again. An object of which
+//! several reads were left behind is not read until one of them comes back: others may be well, as where part of a cluster hangs, and threads are few.
 //! Faults that may pass are tried again a few times.
 //!
 //! What the system has in memory is read by the caller itself, as long as the storage answers: to look whether it is there begins to read it, and of such reads
 //! a device takes only so many before the next one waits. Puts and deletes are passed on as they are: a mount has none.
 
+use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +22,8 @@ use super::{Listed, Name, Settle, Storage};
 
 /// Threads that read at most, those that wait for ever among them.
 const MOST_THREADS: usize = 64;
+/// Reads of one object, left behind, after which no more of them are begun.
+const MOST_BEHIND: usize = 4;
 /// How long a try may take while the storage does not answer.
 const TRY: Duration = Duration::from_secs(2);
 /// The time between two tries.
@@ -54,6 +58,8 @@ struct Health {
     place: String,
     /// When a read last took too long, if none has succeeded since.
     stuck: Mutex<Option<Instant>>,
+    /// How many reads of an object were left behind and have not come back. Held while a result changes hands, so that each is either given or left.
+    behind: Mutex<HashMap<String, usize>>,
 }
 
 impl Health {
@@ -72,6 +78,35 @@ impl Health {
                 Some(TRY.min(patience))
             }
         }
+    }
+
+    /// Whether so many reads of an object hang that one more would be lost, too.
+    fn hangs(&self, object: &str) -> bool {
+        self.behind.lock().get(object).is_some_and(|count| *count >= MOST_BEHIND)
+    }
+
+    /// Gives a result to who waits for it, if anybody does.
+    fn give<T>(&self, object: &str, send: &Sender<T>, result: T) {
+        let mut behind = self.behind.lock();
+        if send.send(result).is_err()
+            && let Some(count) = behind.get_mut(object)
+        {
+            *count -= 1;
+            if *count == 0 {
+                behind.remove(object);
+            }
+        }
+    }
+
+    /// Gives up waiting, unless the result has come just now.
+    fn leave<T>(&self, object: &str, receive: Receiver<T>) -> Option<T> {
+        let mut behind = self.behind.lock();
+        if let Ok(result) = receive.try_recv() {
+            return Some(result);
+        }
+        drop(receive);
+        *behind.entry(object.to_owned()).or_default() += 1;
+        None
     }
 
     fn took_too_long(&self, what: &str, allowed: Duration) {
@@ -97,32 +132,34 @@ impl<S: Storage + 'static> Patient<S> {
     pub fn new(inner: S, patience: Duration) -> Self {
         let (jobs, queue) = unbounded();
         let threads = Threads { queue, all: AtomicUsize::new(0), idle: AtomicUsize::new(0) };
-        let health = Health { place: inner.describe(), stuck: Mutex::new(None) };
+        let health = Health { place: inner.describe(), stuck: Mutex::new(None), behind: Mutex::default() };
         Self { inner: Arc::new(inner), patience, jobs, threads: Arc::new(threads), health: Arc::new(health) }
     }
 
-    /// Has a thread do the work, and waits for what it gives.
+    /// Has a thread do the work on an object, and waits for what it gives.
     fn ask<T: Send + 'static>(
         &self,
-        what: impl FnOnce() -> String,
+        (doing, object): (&str, &str),
         work: impl Fn(&S) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
+        if self.health.hangs(object) {
+            return Err(late());
+        }
         let Some(allowed) = self.health.allowance(self.patience) else { return Err(late()) };
         let (send, receive) = bounded(1);
-        let (inner, health) = (self.inner.clone(), self.health.clone());
+        let (inner, health, own) = (self.inner.clone(), self.health.clone(), object.to_owned());
         self.hand_out(Box::new(move || {
             let result = repeated(|| work(&inner));
             // A storage that says no has answered.
             health.answers();
-            // Nobody may wait any more.
-            let _ = send.send(result);
+            health.give(&own, &send, result);
         }))?;
         match receive.recv_timeout(allowed) {
             Ok(result) => result,
-            Err(RecvTimeoutError::Timeout) => {
-                self.health.took_too_long(&what(), allowed);
+            Err(RecvTimeoutError::Timeout) => self.health.leave(object, receive).unwrap_or_else(|| {
+                self.health.took_too_long(&format!("{doing} {object}"), allowed);
                 Err(late())
-            }
+            }),
             Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("a thread that reads has panicked")),
         }
     }
@@ -130,13 +167,10 @@ impl<S: Storage + 'static> Patient<S> {
     /// Has a thread fill a buffer, which must be its own: it may be left behind.
     fn read_elsewhere(&self, name: &Name, offset: u64, buf: Vec<u8>) -> io::Result<Vec<u8>> {
         let (own, buf) = (name.clone(), Mutex::new(buf));
-        self.ask(
-            || format!("reading {name}"),
-            move |inner| {
-                let mut buf = buf.lock();
-                inner.read_range(&own, offset, &mut buf).map(|()| std::mem::take(&mut *buf))
-            },
-        )
+        self.ask(("reading", name.as_str()), move |inner| {
+            let mut buf = buf.lock();
+            inner.read_range(&own, offset, &mut buf).map(|()| std::mem::take(&mut *buf))
+        })
     }
 
     fn hand_out(&self, job: Job) -> io::Result<()> {
@@ -208,7 +242,7 @@ fn may_pass(error: &io::Error) -> bool {
 impl<S: Storage + 'static> Storage for Patient<S> {
     fn read(&self, name: &Name, limit: u64) -> io::Result<Vec<u8>> {
         let own = name.clone();
-        self.ask(|| format!("reading {name}"), move |inner| inner.read(&own, limit))
+        self.ask(("reading", name.as_str()), move |inner| inner.read(&own, limit))
     }
 
     fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()> {
@@ -231,7 +265,7 @@ impl<S: Storage + 'static> Storage for Patient<S> {
 
     fn len(&self, name: &Name) -> io::Result<u64> {
         let own = name.clone();
-        self.ask(|| format!("looking at {name}"), move |inner| inner.len(&own))
+        self.ask(("looking at", name.as_str()), move |inner| inner.len(&own))
     }
 
     fn put(&self, name: &Name, parts: &[&[u8]]) -> io::Result<()> {
@@ -240,7 +274,7 @@ impl<S: Storage + 'static> Storage for Patient<S> {
 
     fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
         let own = prefix.to_owned();
-        self.ask(|| format!("listing {prefix}"), move |inner| inner.list(&own))
+        self.ask(("listing", prefix), move |inner| inner.list(&own))
     }
 
     fn delete(&self, name: &Name) -> io::Result<()> {
@@ -273,6 +307,8 @@ mod tests {
     struct Moody {
         memory: MemoryStorage,
         hangs: Arc<AtomicBool>,
+        /// An object that hangs while others are well.
+        hanging: Arc<Mutex<Option<Name>>>,
         failures: Arc<Mutex<Vec<i32>>>,
         calls: Arc<AtomicUsize>,
         /// How often it was looked what is in memory.
@@ -302,6 +338,9 @@ mod tests {
 
         fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()> {
             self.meet()?;
+            while self.hanging.lock().as_ref() == Some(name) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
             self.memory.read_range(name, offset, buf)
         }
 
@@ -329,6 +368,38 @@ mod tests {
 
         fn describe(&self) -> String {
             "moody".into()
+        }
+    }
+
+    #[test]
+    fn one_object_that_hangs_leaves_the_others_readable() {
+        let moody = Moody::default();
+        let hanging = moody.hanging.clone();
+        let storage = Patient::new(moody, Duration::from_millis(50));
+        let [bad, good] = ["packs/bad", "packs/good"].map(name);
+        for object in [&bad, &good] {
+            storage.put(object, &[b"bytes"]).unwrap();
+        }
+        let read = |object: &Name| storage.read_range(object, 0, &mut [0; 5]);
+        *hanging.lock() = Some(bad.clone());
+        while !storage.health.hangs(bad.as_str()) {
+            assert!(is_late(read(&bad)));
+            // Everything fails for a moment.
+            while read(&good).is_err() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        for _ in 0..10 * MOST_THREADS {
+            assert!(is_late(read(&bad)));
+            read(&good).unwrap();
+        }
+        assert!(storage.threads.all.load(Ordering::Relaxed) <= MOST_BEHIND + 4);
+        *hanging.lock() = None;
+        while is_late(read(&bad)) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        while !storage.health.behind.lock().is_empty() {
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 
