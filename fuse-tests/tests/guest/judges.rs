@@ -10,7 +10,7 @@ use fuse_tests::process::traffic;
 use fuse_tests::requires;
 use fuse_tests::sandbox::Sandbox;
 
-const SIZE_KIB: u64 = 12 << 10;
+const SIZE_KIB: u64 = 24 << 10;
 /// What `fio` writes into each block, looks for whenever it reads one, and how much of it.
 const BLOCKS: [&str; 4] = ["--name=verified", "--bs=4k", "--verify=crc32c", "--verify_fatal=1"];
 
