@@ -17,26 +17,33 @@ use crate::trees::{Tree, assert_same, scan};
 #[derive(Debug)]
 pub struct Attaches<'a> {
     sandbox: &'a Sandbox,
+    records: PathBuf,
 }
 
 impl<'a> Attaches<'a> {
     /// With records in the sandbox.
     #[must_use]
     pub fn of(sandbox: &'a Sandbox) -> Self {
-        Self { sandbox }
+        Self::recorded_in(sandbox, "attached")
+    }
+
+    /// With records in a directory of the sandbox, of which those in others know nothing.
+    #[must_use]
+    pub fn recorded_in(sandbox: &'a Sandbox, name: &str) -> Self {
+        Self { sandbox, records: sandbox.path(name) }
     }
 
     /// Where the records are.
     #[must_use]
-    pub fn records(&self) -> PathBuf {
-        self.sandbox.path("attached")
+    pub fn records(&self) -> &Path {
+        &self.records
     }
 
     /// The program with arguments.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.sandbox.copal();
-        command.env("COPAL_ATTACH_STATE", self.records()).args(args);
+        command.env("COPAL_ATTACH_STATE", &self.records).args(args);
         command
     }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use copal::fuse::mountpoint::mount_on;
 use fuse_tests::attached::{Attaches, Disk, id, mounted, part, said, traces};
 use fuse_tests::devices::Mounted;
 use fuse_tests::images::{Names, assert_names, filesystem};
@@ -117,14 +118,19 @@ fn attaches_of_one_archive_at_once_show_it_in_different_places() {
     requires!(fuse, root, loop, "fs:ext4", "mkfs.ext4");
     let sandbox = Sandbox::plain();
     sandbox.back_up("web01", &filesystem(&sandbox, "ext4"));
-    let attaches = Attaches::of(&sandbox);
+    // Two of each know of each other, and nothing of the others.
+    let attaches = ["here", "there"].map(|records| Attaches::recorded_in(&sandbox, records));
     let attached: Vec<Value> = std::thread::scope(|scope| {
-        let started = [(); 4].map(|()| scope.spawn(|| attaches.attach("web01", &[])));
+        let attach = |of| scope.spawn(move || Attaches::attach(of, "web01", &[]));
+        let started: Vec<_> = attaches.iter().chain(&attaches).map(attach).collect();
         started.into_iter().map(|one| one.join().expect("it is attached")).collect()
     });
-    let places: BTreeSet<&str> = attached.iter().filter_map(|one| one["directory"].as_str()).collect();
+    let places: BTreeSet<PathBuf> = attached.iter().map(|one| mounted(one, "p1-ext4")).collect();
     assert_eq!(places.len(), 4, "{attached:?}");
-    attaches.run(&["detach", "--all"]);
+    assert!(places.iter().all(|place| mount_on(place).is_some()), "{attached:?}");
+    for attaches in attaches {
+        attaches.run(&["detach", "--all"]);
+    }
 }
 
 #[test]

@@ -5,12 +5,13 @@
 
 mod volumes;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::plan::{Access, Disk, Mount, Plan, Planned, Then};
 use super::state::{LoopRecord, MountRecord, Record};
 use super::system::{LoopWish, MountFailure, MountWish, System};
-use super::{Error, Result, failed, teardown, udev};
+use super::{Error, Result, SHOWN, failed, teardown, udev};
 use crate::task::Stop;
 
 /// What became of a partition or a logical volume.
@@ -81,14 +82,13 @@ impl Setup<'_> {
     fn run(&mut self) -> Result<Vec<Outcome>> {
         self.record.overlay = self.plan.overlay;
         self.save()?;
+        if self.record.own_directory {
+            self.make_own_directory()?;
+        }
         self.hide()?;
         let (run, image) = (self.record.run(), self.record.image());
         self.make_directory(&run)?;
         self.make_directory(&image)?;
-        if self.record.own_directory {
-            let directory = self.record.directory.clone();
-            self.make_directory(&directory)?;
-        }
         self.serve(&image)?;
         let devices = self.devices()?;
         self.check_hidden(&devices);
@@ -137,10 +137,31 @@ impl Setup<'_> {
         }
     }
 
+    /// Makes the directory in which everything is shown. Whose records are elsewhere may have taken a name of our choice in the meantime: nobody has the id.
+    fn make_own_directory(&mut self) -> Result<()> {
+        let path = self.record.directory.clone();
+        match self.make_directory(&path) {
+            Err(Error::Io { source, .. })
+                if source.kind() == ErrorKind::AlreadyExists && path.parent() == Some(SHOWN.as_ref()) =>
+            {
+                let path = PathBuf::from(format!("{}-{}", path.display(), self.record.id));
+                self.record.directory.clone_from(&path);
+                self.make_directory(&path)
+            }
+            made => made,
+        }
+    }
+
     fn make_directory(&mut self, path: &Path) -> Result<()> {
         self.record.directories.push(path.to_owned());
         self.save()?;
-        self.system.make_directory(path).map_err(failed("make", path))
+        let made = self.system.make_directory(path);
+        if made.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) {
+            // Somebody else's, who may still need it.
+            self.record.directories.pop();
+            self.save()?;
+        }
+        made.map_err(failed("make", path))
     }
 
     fn serve(&mut self, on: &Path) -> Result<()> {
