@@ -25,13 +25,18 @@ fn to_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], ParseIdError> {
     let error = || ParseIdError { text: text.chars().take(80).collect(), expected: 2 * N };
     let digits = text.as_bytes();
-    if digits.len() != 2 * N || !digits.iter().all(|d| matches!(d, b'0'..=b'9' | b'a'..=b'f')) {
+    if digits.len() != 2 * N {
         return Err(error());
     }
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
     let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let pair = std::str::from_utf8(pair).map_err(|_| error())?;
-        *byte = u8::from_str_radix(pair, 16).map_err(|_| error())?;
+    for (byte, pair) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
+        let [Some(high), Some(low)] = pair.map(value) else { return Err(error()) };
+        *byte = high << 4 | low;
     }
     Ok(bytes)
 }

@@ -197,7 +197,7 @@ const COMMANDS: [Command; 8] = [
 
 /// What is shown, without what differs from run to run: name, tags, size, data, whether deleted.
 fn shown(storage: &MemoryStorage) -> Vec<String> {
-    let Listing { archives, deleted, lost } = list_all(open(storage.clone()).objects()).expect("list");
+    let Listing { archives, deleted, lost, .. } = list_all(open(storage.clone()).objects()).expect("list");
     assert!(lost.is_empty(), "{lost:?}");
     let confirmed = archives.iter().chain(&deleted).filter(|archive| !archive.unconfirmed);
     let mut shown: Vec<_> = confirmed

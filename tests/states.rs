@@ -15,7 +15,7 @@ use copal::format::state::{ChangeKind, StateName};
 use copal::id::{ArchiveId, Nonce16};
 use copal::maintenance::undelete::undelete;
 use copal::maintenance::{Error, Result};
-use copal::repository::archives::{Archive, Listing, list_all, record_name};
+use copal::repository::archives::{Archive, Listing, list_all, listing_mark, record_name};
 use copal::repository::session::Session;
 use copal::repository::states::{Change, apply};
 use copal::storage::faults::Faults;
@@ -162,6 +162,30 @@ fn listings_after_a_change_open_no_state() {
         Ok(())
     });
     assert_eq!(listing(watched).deleted.len(), 1);
+}
+
+#[test]
+fn whatever_changes_a_listing_changes_its_mark() {
+    let scene = Scene::new();
+    let storage = scene.storage();
+    let mut seen = BTreeSet::new();
+    let mut mark = |storage: &MemoryStorage| {
+        let marked = listing(storage.clone()).mark;
+        assert_eq!(marked, listing_mark(open(storage.clone()).objects()).expect("list"));
+        assert_eq!(marked, listing(storage.clone()).mark);
+        assert!(seen.insert(marked), "what was listed before had that mark, too");
+    };
+    mark(&storage);
+    change(storage.clone(), scene.ids[1], Change::Delete).expect("delete");
+    mark(&storage);
+    restore(storage.clone(), scene.ids[1]).expect("undelete");
+    mark(&storage);
+    let repository = open(storage.clone());
+    let session = Session::begin(&repository, "test").expect("begin");
+    mark(&storage);
+    session.end().expect("end");
+    back_up(&repository, "disk", file_of(&scene.bytes[0]).path());
+    mark(&storage);
 }
 
 /// Two hosts that look before either has published.

@@ -26,6 +26,8 @@ use crate::storage::patient::Patient;
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) repository: Arc<Repository>,
+    /// Of the listing that tells the archives.
+    pub(super) mark: [u8; 32],
     pub(super) archives: Vec<Archive>,
     /// Those that were deleted, and whose space may not be reclaimed yet.
     pub(super) deleted: Vec<Archive>,
@@ -130,9 +132,9 @@ impl Found {
             let is_deleted = |archive| is_deleted(repository.objects(), archive).unwrap_or(false);
             recalled.check_archives(repository.id(), generation, &listing, &is_deleted)?;
         }
-        let Listing { archives, deleted, lost } = listing;
+        let Listing { mark, archives, deleted, lost } = listing;
         memory.remember(&place, repository.header(), generation, &archives);
-        Ok((Opened { repository, archives, deleted, lost, place, memory }, more))
+        Ok((Opened { repository, mark, archives, deleted, lost, place, memory }, more))
     }
 }
 

@@ -28,7 +28,7 @@ impl ArchiveName {
     /// # Errors
     /// [`NameError`] with the rule that is broken.
     pub fn new(text: &str) -> Result<Self, NameError> {
-        let name: String = text.nfc().collect();
+        let name: String = if text.is_ascii() { text.to_owned() } else { text.nfc().collect() };
         match broken_rule(&name) {
             None => Ok(Self(name)),
             Some(reason) => Err(NameError { text: text.chars().take(80).collect(), reason }),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::id::ArchiveId;
 use crate::repository::archives::Archive;
@@ -11,10 +12,10 @@ use crate::repository::reference::format_time;
 const ID_DIGITS: usize = 8;
 
 /// A name for each archive of one disk, without ending: its time, with a part of its id behind it if an older archive has that second.
-pub(super) fn archive_names<'a>(archives: &[&'a Archive]) -> Vec<(String, &'a Archive)> {
+pub(super) fn archive_names(archives: &[Arc<Archive>]) -> Vec<(String, &Arc<Archive>)> {
     let mut taken = HashSet::new();
     let mut named = Vec::with_capacity(archives.len());
-    let mut by_age: Vec<&Archive> = archives.to_vec();
+    let mut by_age: Vec<&Arc<Archive>> = archives.iter().collect();
     by_age.sort_by_key(|archive| (archive.entry.finished, archive.id()));
     for archive in by_age {
         let time = format_time(archive.time());

@@ -19,6 +19,7 @@ use super::tree::{Scope, Tree};
 use crate::format::name::ArchiveName;
 use crate::format::record::Member;
 use crate::image::reader::ImageReader;
+use crate::repository::archives::Archive;
 use crate::repository::{self, Repository};
 
 /// Readahead of the mount where it may be set, in KiB. The kernel's own 128 KiB halve a sequential reader's speed.
@@ -130,12 +131,14 @@ pub struct Mounted {
     files: Arc<Files>,
 }
 
-/// Mounts a repository and serves it from threads of this process. `path` is absolute and was checked.
+/// Mounts a repository, whose archives were just listed under a mark, and serves it from threads of this process. `path` is absolute and was
+/// checked.
 ///
 /// # Errors
 /// [`MountError`].
 pub fn mount(
     repository: &Arc<Repository>,
+    (archives, mark): (Vec<Archive>, [u8; 32]),
     path: &Path,
     options: &MountOptions,
 ) -> Result<Mounted, MountError> {
@@ -147,7 +150,7 @@ pub fn mount(
         _ => {}
     }
     let reader = Arc::new(ImageReader::new(repository.clone(), options.cache_size));
-    let tree = Tree::load(reader.clone(), options.scope.clone())?;
+    let tree = Tree::new(reader.clone(), options.scope.clone(), archives, mark);
     let files = Arc::new(Files::new(reader, overlays(repository, options)?));
     let kernel = Kernel::new(tree, files.clone(), options.owner);
     let refused = |source| MountError::Refused { path: path.to_owned(), source };

@@ -19,6 +19,7 @@ use super::files::Shown;
 use super::names::{archive_names, member_names};
 use super::parts::{Parts, Piece};
 use super::stats::{STATS_DIRECTORY, STATS_FILE};
+use crate::format::name::ArchiveName;
 use crate::id::ArchiveId;
 use crate::image::reader::ImageReader;
 use crate::repository::archives::{Archive, chain, listing_mark};
@@ -99,17 +100,13 @@ struct Refreshed {
 }
 
 impl Tree {
-    /// Lists the repository's archives.
-    ///
-    /// # Errors
-    /// [`crate::repository::Error::Storage`].
-    pub fn load(reader: Arc<ImageReader>, scope: Scope) -> Result<Self> {
+    /// Shows archives, and those that come later, from the listing of that mark on.
+    #[must_use]
+    pub fn new(reader: Arc<ImageReader>, scope: Scope, archives: Vec<Archive>, mark: [u8; 32]) -> Self {
         let repository = reader.repository().clone();
-        let mark = listing_mark(repository.objects())?;
-        let archives = repository.archives()?;
-        let snapshot = RwLock::new(Arc::new(Snapshot::of(&archives, &scope, None)));
+        let snapshot = RwLock::new(Arc::new(Snapshot::of(archives, &scope, None)));
         let refreshed = Mutex::new(Refreshed { at: Instant::now(), mark });
-        Ok(Self { repository, parts: Parts::new(reader), scope, snapshot, refreshed })
+        Self { repository, parts: Parts::new(reader), scope, snapshot, refreshed }
     }
 
     fn current(&self) -> Arc<Snapshot> {
@@ -128,7 +125,7 @@ impl Tree {
             Ok(None) => {}
             Ok(Some((mark, archives))) => {
                 refreshed.mark = mark;
-                let snapshot = Snapshot::of(&archives, &self.scope, Some(&self.current()));
+                let snapshot = Snapshot::of(archives, &self.scope, Some(&self.current()));
                 *self.snapshot.write() = Arc::new(snapshot);
             }
             Err(error) => log::warn!("cannot look for new archives: {}", chain(&error)),
@@ -284,9 +281,10 @@ impl Tree {
 }
 
 impl Snapshot {
-    fn of(archives: &[Archive], scope: &Scope, old: Option<&Snapshot>) -> Self {
-        let mut builder = Builder { nodes: HashMap::new(), inodes: HashMap::new() };
-        let mut by_name: BTreeMap<&str, Vec<&Archive>> = BTreeMap::new();
+    fn of(archives: Vec<Archive>, scope: &Scope, old: Option<&Snapshot>) -> Self {
+        // Of most archives, an image and the directory of its parts.
+        let mut builder = Builder { nodes: HashMap::with_capacity(archives.len() * 2) };
+        let mut by_name: BTreeMap<ArchiveName, Vec<Arc<Archive>>> = BTreeMap::new();
         for archive in archives {
             let shown = match scope {
                 Scope::All => true,
@@ -294,7 +292,7 @@ impl Snapshot {
                 Scope::Archive(id) => archive.id() == *id,
             };
             if shown {
-                by_name.entry(archive.name.as_str()).or_default().push(archive);
+                by_name.entry(archive.name.clone()).or_default().push(Arc::new(archive));
             }
         }
         let newest = by_name.values().flatten().map(|archive| archive.time()).max().unwrap_or(0);
@@ -303,7 +301,7 @@ impl Snapshot {
                 let folder = builder.folder(archives);
                 let time = archives.iter().map(|archive| archive.time()).max().unwrap_or(0);
                 let inode = builder.add(&format!("name {name}"), Entry::Directory(folder), time);
-                ((*name).to_owned(), inode)
+                (name.to_string(), inode)
             });
             folders.collect()
         } else {
@@ -374,7 +372,6 @@ fn within(ranges: &[(u64, u64)], part: Option<&Range<u64>>) -> Vec<(u64, u64)> {
 /// Adds nodes under stable inode numbers.
 struct Builder {
     nodes: HashMap<u64, Node>,
-    inodes: HashMap<u64, String>,
 }
 
 impl Builder {
@@ -382,58 +379,58 @@ impl Builder {
     fn add(&mut self, key: &str, entry: Entry, time: i64) -> u64 {
         let hash = blake3::hash(key.as_bytes());
         let mut inode = hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)) >> 1;
-        while inode <= STATS || self.inodes.contains_key(&inode) {
+        while inode <= STATS || self.nodes.contains_key(&inode) {
             inode += 1;
         }
-        self.inodes.insert(inode, key.to_owned());
         self.nodes.insert(inode, Node { entry, time });
         inode
     }
 
     /// The entries of one name's directory; `archives` oldest first.
-    fn folder(&mut self, archives: &[&Archive]) -> BTreeMap<String, u64> {
+    fn folder(&mut self, archives: &[Arc<Archive>]) -> BTreeMap<String, u64> {
         let mut entries = BTreeMap::new();
-        let mut shown = HashMap::new();
+        let newest = archives.iter().rev().find(|archive| !archive.unconfirmed).or(archives.last());
         for (name, archive) in archive_names(archives) {
             let added = self.archive(name, archive);
-            shown.insert(archive.id(), added.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>());
-            entries.extend(added);
-        }
-        let newest = archives.iter().rev().find(|archive| !archive.unconfirmed).or(archives.last());
-        if let Some(newest) = newest
-            && let Some(targets) = shown.get(&newest.id())
-        {
-            for target in targets {
-                let ending = [IMAGE_ENDING, PARTS_ENDING].into_iter().find(|ending| target.ends_with(ending));
-                let link = format!("{LATEST}{}", ending.unwrap_or_default());
-                let entry = Entry::Link(target.clone());
-                let inode = self.add(&format!("{link} {}", newest.name), entry, newest.time());
-                entries.insert(link, inode);
+            if newest.is_some_and(|newest| newest.id() == archive.id()) {
+                for (target, _) in &added {
+                    let (link, inode) = self.latest(target, archive);
+                    entries.insert(link, inode);
+                }
             }
+            entries.extend(added);
         }
         entries
     }
 
+    /// The link to what is shown of the newest archive.
+    fn latest(&mut self, target: &str, newest: &Archive) -> (String, u64) {
+        let ending = [IMAGE_ENDING, PARTS_ENDING].into_iter().find(|ending| target.ends_with(ending));
+        let link = format!("{LATEST}{}", ending.unwrap_or_default());
+        let inode =
+            self.add(&format!("{link} {}", newest.name), Entry::Link(target.to_owned()), newest.time());
+        (link, inode)
+    }
+
     /// What stands for an archive: its image and the directory of that one's parts, or a directory with those of all members.
-    fn archive(&mut self, name: String, archive: &Archive) -> Vec<(String, u64)> {
+    fn archive(&mut self, name: String, archive: &Arc<Archive>) -> Vec<(String, u64)> {
         let (id, time) = (archive.id(), archive.time());
-        let shared = Arc::new(archive.clone());
         if archive.entry.members.len() == 1 {
-            let image = self.image(&shared, 0);
-            let parts = self.parts(&shared, 0);
+            let image = self.image(archive, 0);
+            let parts = self.parts(archive, 0);
             return vec![(format!("{name}{IMAGE_ENDING}"), image), (format!("{name}{PARTS_ENDING}"), parts)];
         }
         let names = member_names(archive);
         let mut members: BTreeMap<String, u64> = BTreeMap::new();
         for (member, name) in names.iter().enumerate() {
-            members.insert(name.clone(), self.image(&shared, member));
+            members.insert(name.clone(), self.image(archive, member));
         }
         for (member, name) in names.iter().enumerate() {
             let is_disk =
                 archive.entry.members.get(member).is_some_and(|member| member.size >= SMALLEST_DISK);
             let parts = format!("{}{PARTS_ENDING}", name.strip_suffix(IMAGE_ENDING).unwrap_or(name));
             if is_disk && !members.contains_key(&parts) {
-                members.insert(parts, self.parts(&shared, member));
+                members.insert(parts, self.parts(archive, member));
             }
         }
         vec![(name, self.add(&format!("archive {id}"), Entry::Directory(members), time))]

@@ -399,9 +399,9 @@ impl<'a> Compactor<'a> {
         if segments.is_empty() {
             return Ok(false);
         }
-        let listed = self.repository.objects().list("index")?;
+        let names = self.repository.objects().names("index")?;
         let is_named = |name: &str| segments.iter().any(|id| name.ends_with(&id.to_string()));
-        Ok(listed.iter().any(|listed| is_named(listed.name.as_str())))
+        Ok(names.iter().any(|name| is_named(name.as_str())))
     }
 
     /// Whether an object is in neither of its places. Reads of exact names lag behind nothing.
@@ -414,8 +414,8 @@ impl<'a> Compactor<'a> {
 fn given_up(repository: &Repository) -> Result<HashSet<BlobId>> {
     let objects = repository.objects();
     let mut ids = HashSet::new();
-    for listed in objects.list("lost")? {
-        let plain = objects.get(ObjectKind::Lost, listed.name.as_str());
+    for name in objects.names("lost")? {
+        let plain = objects.get(ObjectKind::Lost, name.as_str());
         match plain.and_then(|plain| Ok(LostList::from_bytes(&plain)?)) {
             Ok(list) => ids.extend(list.blobs.iter().map(|blob| blob.id)),
             Err(error) => log::warn!("{}", chain(&error)),

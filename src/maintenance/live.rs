@@ -212,8 +212,8 @@ impl Needs<'_> {
     /// Lists forwardings, and returns those that are new.
     fn list_retired(&mut self) -> Result<HashMap<PackId, HashSet<String>>> {
         let mut new: HashMap<PackId, HashSet<String>> = HashMap::new();
-        for listed in self.repository.objects().list("moved")? {
-            let name = listed.name.as_str();
+        for name in self.repository.objects().names("moved")? {
+            let name = name.as_str();
             let Some(pack) = name.split('/').nth(2).and_then(|id| id.parse().ok()) else { continue };
             if self.retired.entry(pack).or_default().insert(name.to_owned()) {
                 new.entry(pack).or_default().insert(name.to_owned());

@@ -61,6 +61,8 @@ pub struct LostArchive {
 /// All archives that were not withdrawn, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listing {
+    /// What was listed when this began; see [`listing_mark`].
+    pub mark: [u8; 32],
     /// Those that are neither deleted nor withdrawn.
     pub archives: Vec<Archive>,
     /// Those that were deleted, and may come back until their space is reclaimed.
@@ -136,7 +138,7 @@ pub fn list_archives(objects: &Objects) -> Result<Vec<Archive>> {
 /// # Errors
 /// [`Error::Storage`] if something cannot be listed.
 pub fn list_all(objects: &Objects) -> Result<Listing> {
-    let Loaded { entries, sessions, doubtful, late, gone, damaged, .. } = load(objects)?;
+    let Loaded { mark, entries, sessions, doubtful, late, gone, damaged, .. } = load(objects)?;
     let mut lost: Vec<LostArchive> =
         damaged.into_iter().map(|(id, reason)| LostArchive { id, known: None, reason }).collect();
     lost.extend(gone.into_iter().map(|entry| LostArchive {
@@ -150,9 +152,9 @@ pub fn list_all(objects: &Objects) -> Result<Listing> {
         Archive { doubtful, unconfirmed: archive.unconfirmed || late, ..archive }
     };
     let mut all: Vec<Archive> = entries.into_values().map(apply).collect();
-    all.sort_by_key(|archive| (archive.time(), archive.entry.finished, archive.id()));
+    all.sort_by_cached_key(|archive| (archive.time(), archive.entry.finished, archive.id()));
     let (deleted, archives) = all.into_iter().partition(|archive| archive.deleted.is_some());
-    Ok(Listing { archives, deleted, lost })
+    Ok(Listing { mark, archives, deleted, lost })
 }
 
 /// Whether states say that an archive was deleted or withdrawn. Where its record is gone any that was deleted says so, whatever came after: an
@@ -176,9 +178,9 @@ pub fn is_deleted(objects: &Objects, archive: ArchiveId) -> Result<bool> {
 
 /// The states that are listed for one archive, in no order.
 pub(super) fn list_states(objects: &Objects, archive: ArchiveId) -> Result<Vec<StateName>> {
-    let listed = objects.list(&format!("states/{archive}"))?;
-    let names = listed.iter().filter_map(|listed| StateName::parse(listed.name.as_str()));
-    Ok(names.filter(|name| name.archive == archive).collect())
+    let names = objects.names(&format!("states/{archive}"))?;
+    let states = names.iter().filter_map(|name| StateName::parse(name.as_str()));
+    Ok(states.filter(|state| state.archive == archive).collect())
 }
 
 /// A mark of what is listed now: another one means that archives came, went or changed. Opens nothing.
@@ -186,17 +188,30 @@ pub(super) fn list_states(objects: &Objects, archive: ArchiveId) -> Result<Vec<S
 /// # Errors
 /// [`Error::Storage`].
 pub fn listing_mark(objects: &Objects) -> Result<[u8; 32]> {
+    Ok(mark_of(&objects.list_ids("archives")?, &state_names(objects)?, &objects.list_ids("sessions")?))
+}
+
+/// The mark of what was listed, each in order.
+fn mark_of(archives: &[ArchiveId], states: &[StateName], sessions: &[SessionId]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    for folder in ["archives", "states", "sessions"] {
-        for listed in objects.list(folder)? {
-            hasher.update(listed.name.as_str().as_bytes()).update(b"\n");
-        }
+    for count in [archives.len(), states.len(), sessions.len()] {
+        hasher.update(&(count as u64).to_le_bytes());
     }
-    Ok(*hasher.finalize().as_bytes())
+    for id in archives {
+        hasher.update(id.as_bytes());
+    }
+    for state in states {
+        hasher.update(state.to_string().as_bytes());
+    }
+    for id in sessions {
+        hasher.update(id.as_bytes());
+    }
+    *hasher.finalize().as_bytes()
 }
 
 /// What is listed and what the catalogue says of it.
 struct Loaded {
+    mark: [u8; 32],
     sessions: HashSet<SessionId>,
     entries: BTreeMap<ArchiveId, CatalogueEntry>,
     /// Those of which a state cannot be read.
@@ -216,9 +231,13 @@ struct Loaded {
 fn load(objects: &Objects) -> Result<Loaded> {
     // In this order: a session that is gone has confirmed what it published, or taken it back before; and what comes after the sessions were
     // listed is unconfirmed.
-    let mut ids: HashSet<ArchiveId> = objects.list_ids("archives")?.into_iter().collect();
-    let before: HashSet<StateName> = state_names(objects)?.into_iter().collect();
-    let sessions: HashSet<SessionId> = objects.list_ids("sessions")?.into_iter().collect();
+    let ids: Vec<ArchiveId> = objects.list_ids("archives")?;
+    let before = state_names(objects)?;
+    let sessions: Vec<SessionId> = objects.list_ids("sessions")?;
+    let mark = mark_of(&ids, &before, &sessions);
+    let mut ids: HashSet<ArchiveId> = ids.into_iter().collect();
+    let before: HashSet<StateName> = before.into_iter().collect();
+    let sessions: HashSet<SessionId> = sessions.into_iter().collect();
     let mut by_archive: HashMap<ArchiveId, Vec<StateName>> = HashMap::new();
     let mut late = HashSet::new();
     for state in state_names(objects)? {
@@ -273,7 +292,7 @@ fn load(objects: &Objects) -> Result<Loaded> {
         let states = believable(by_archive.remove(id).unwrap_or_default());
         !deletion(objects, &states).is_ok_and(|found| found.is_some_and(|(_, it)| it.deleted == Some(true)))
     });
-    Ok(Loaded { sessions, entries, doubtful, late, gone, damaged, segments, listed })
+    Ok(Loaded { mark, sessions, entries, doubtful, late, gone, damaged, segments, listed })
 }
 
 /// Whether an archive of the catalogue, whose record is not listed, ought to be there. What it was deleted by outlives its record by far: longer
@@ -303,8 +322,7 @@ fn is_missed(objects: &Objects, entry: &CatalogueEntry, listed: &[StateName]) ->
 /// # Errors
 /// [`Error::Storage`].
 pub fn state_names(objects: &Objects) -> Result<Vec<StateName>> {
-    let listed = objects.list("states")?;
-    Ok(listed.iter().filter_map(|listed| StateName::parse(listed.name.as_str())).collect())
+    Ok(objects.names("states")?.iter().filter_map(|name| StateName::parse(name.as_str())).collect())
 }
 
 type Catalogue = (BTreeMap<ArchiveId, CatalogueEntry>, Vec<(SegmentName, usize, u64)>, Vec<SegmentName>);

@@ -3,7 +3,7 @@
 //! One small JSON file per repository and one per place, in the client's state directory. They hold no secret. Losing them loses
 //! only the memory; where they cannot be written, that is logged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -202,12 +202,16 @@ impl Recalled {
         if generation < seen.generation {
             return Err(Distrust::OlderConfig { repository, found: generation, known: seen.generation });
         }
+        let all = listing.archives.iter().chain(&listing.deleted);
+        let listed: HashSet<ArchiveId> = all.map(Archive::id).collect();
+        let mut newest: HashMap<&str, i64> = HashMap::new();
+        for found in &listing.archives {
+            let finished = newest.entry(found.name.as_str()).or_insert(found.entry.finished);
+            *finished = found.entry.finished.max(*finished);
+        }
         for (name, &(archive, time)) in &seen.newest {
-            let same = |found: &Archive| found.id() == archive;
-            let newer = |found: &Archive| found.name.as_str() == name.as_str() && found.entry.finished > time;
-            let is_listed = listing.archives.iter().any(|found| same(found) || newer(found))
-                || listing.deleted.iter().any(same);
-            if !is_listed && !is_deleted(archive) {
+            let gave_way = newest.get(name.as_str()).is_some_and(|finished| *finished > time);
+            if !listed.contains(&archive) && !gave_way && !is_deleted(archive) {
                 let (name, time) = (name.clone(), format_time(time));
                 return Err(Distrust::RolledBack { repository, archive, name, time });
             }

@@ -78,6 +78,11 @@ pub fn mirror_name(of: &Name) -> Name {
     name(&format!("{MIRROR}{of}"))
 }
 
+/// Of which object this is a copy.
+fn object_of(copy: Name) -> Name {
+    copy.as_str().strip_prefix(MIRROR).map(name).unwrap_or(copy)
+}
+
 /// Whether space ran out.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
@@ -227,19 +232,14 @@ impl Objects {
         if !self.mirror {
             return Ok(Vec::new());
         }
-        let list = |prefix: &str| -> Result<BTreeSet<String>> {
-            let listed = self.storage.list(prefix).map_err(self.failed("list", prefix))?;
-            Ok(listed.into_iter().map(|listed| listed.name.to_string()).collect())
+        let list = |place: &str| -> Result<BTreeSet<Name>> {
+            Ok(self.names_in_place(place)?.into_iter().map(object_of).collect())
         };
-        let first = list(folder)?;
-        let second: BTreeSet<String> = list(&format!("{MIRROR}{folder}"))?
-            .iter()
-            .filter_map(|copy| copy.strip_prefix(MIRROR).map(str::to_owned))
-            .collect();
-        let half = |object: &String| {
-            let (own, copy) = (name(object), mirror_name(&name(object)));
+        let (first, second) = (list(folder)?, list(&format!("{MIRROR}{folder}"))?);
+        let half = |object: &Name| {
+            let (own, copy) = (object.clone(), mirror_name(object));
             let (there, missing) = if first.contains(object) { (own, copy) } else { (copy, own) };
-            HalfStored { object: object.clone(), there, missing }
+            HalfStored { object: object.to_string(), there, missing }
         };
         Ok(first.symmetric_difference(&second).map(half).collect())
     }
@@ -267,22 +267,29 @@ impl Objects {
         }
     }
 
+    /// Where a folder's objects are. The second place first, as in a put: what is published meanwhile is then listed in the first at least.
+    fn places(&self, prefix: &str) -> impl Iterator<Item = String> {
+        let second = (self.mirror && is_mirrored(prefix)).then(|| format!("{MIRROR}{prefix}"));
+        second.into_iter().chain([prefix.to_owned()])
+    }
+
+    fn list_place(&self, place: &str) -> Result<Vec<Listed>> {
+        self.storage.list(place).map_err(self.failed("list", place))
+    }
+
+    fn names_in_place(&self, place: &str) -> Result<Vec<Name>> {
+        self.storage.names(place).map_err(self.failed("list", place))
+    }
+
     /// Lists a folder: the union of both places. Lengths are those of the first copy where there is one.
     ///
     /// # Errors
     /// [`Error::Storage`].
     pub fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let mut found = BTreeMap::new();
-        if self.mirror && is_mirrored(prefix) {
-            let copies = format!("{MIRROR}{prefix}");
-            for listed in self.storage.list(&copies).map_err(self.failed("list", &copies))? {
-                if let Some(first) = listed.name.as_str().strip_prefix(MIRROR) {
-                    found.insert(name(first), listed.len);
-                }
-            }
-        }
-        for listed in self.storage.list(prefix).map_err(self.failed("list", prefix))? {
-            found.insert(listed.name, listed.len);
+        for place in self.places(prefix) {
+            let listed = self.list_place(&place)?;
+            found.extend(listed.into_iter().map(|Listed { name, len }| (object_of(name), len)));
         }
         Ok(found.into_iter().map(|(name, len)| Listed { name, len }).collect())
     }
@@ -293,29 +300,42 @@ impl Objects {
     /// [`Error::Storage`].
     pub fn list_copies(&self, prefix: &str) -> Result<BTreeMap<Name, [Option<u64>; 2]>> {
         let mut found: BTreeMap<Name, [Option<u64>; 2]> = BTreeMap::new();
-        // The second place first, as in a put: what is published meanwhile is then listed in the first at least.
-        if self.mirror && is_mirrored(prefix) {
-            let copies = format!("{MIRROR}{prefix}");
-            for listed in self.storage.list(&copies).map_err(self.failed("list", &copies))? {
-                if let Some(first) = listed.name.as_str().strip_prefix(MIRROR) {
-                    found.entry(name(first)).or_default()[1] = Some(listed.len);
-                }
+        for place in self.places(prefix) {
+            let copy = usize::from(place != prefix);
+            for Listed { name, len } in self.list_place(&place)? {
+                found.entry(object_of(name)).or_default()[copy] = Some(len);
             }
-        }
-        for listed in self.storage.list(prefix).map_err(self.failed("list", prefix))? {
-            found.entry(listed.name).or_default()[0] = Some(listed.len);
         }
         Ok(found)
     }
 
-    /// Lists a folder and keeps the names that are ids, without the folder.
+    /// The names of a folder's objects, in order: the union of both places.
     ///
     /// # Errors
     /// [`Error::Storage`].
-    pub fn list_ids<T: std::str::FromStr>(&self, folder: &str) -> Result<Vec<T>> {
-        let listed = self.list(folder)?;
-        let id_of = |listed: &Listed| listed.name.as_str().rsplit('/').next()?.parse().ok();
-        Ok(listed.iter().filter_map(id_of).collect())
+    pub fn names(&self, prefix: &str) -> Result<Vec<Name>> {
+        let mut names = Vec::new();
+        for place in self.places(prefix) {
+            names.extend(self.names_in_place(&place)?.into_iter().map(object_of));
+        }
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// The names of a folder's objects that are ids, without the folder.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn list_ids<T: std::str::FromStr + Ord>(&self, folder: &str) -> Result<Vec<T>> {
+        let id_of = |name: &Name| name.as_str().rsplit('/').next()?.parse().ok();
+        let mut ids = Vec::new();
+        for place in self.places(folder) {
+            ids.extend(self.names_in_place(&place)?.iter().filter_map(id_of));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
     }
 
     /// Deletes both copies, the second first.

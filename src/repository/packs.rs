@@ -345,8 +345,8 @@ impl Packs {
     /// All readable forwardings of a retired pack, as they are listed now.
     #[must_use]
     pub fn forwardings(&self, pack: PackId) -> Arc<Vec<Moved>> {
-        match self.objects.list(&moved_folder(pack)) {
-            Ok(listed) => self.read_forwardings(pack, listed.iter().map(|listed| listed.name.as_str())).0,
+        match self.objects.names(&moved_folder(pack)) {
+            Ok(names) => self.read_forwardings(pack, names.iter().map(Name::as_str)).0,
             Err(_) => Arc::default(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::archives::{chain, deletion};
+use super::archives::{chain, deletion, state_names};
 use super::error::Result;
 use super::objects::Objects;
 use crate::format::state::{ChangeKind, StateName, believable};
@@ -39,10 +39,8 @@ pub struct Stands {
 pub fn standings(objects: &Objects) -> Result<Vec<Stands>> {
     let archives: Vec<ArchiveId> = objects.list_ids("archives")?;
     let mut states: HashMap<ArchiveId, Vec<StateName>> = HashMap::new();
-    for listed in objects.list("states")? {
-        if let Some(state) = StateName::parse(listed.name.as_str()) {
-            states.entry(state.archive).or_default().push(state);
-        }
+    for state in state_names(objects)? {
+        states.entry(state.archive).or_default().push(state);
     }
     let stands = |archive| {
         let states = states.remove(&archive).unwrap_or_default();

@@ -125,7 +125,7 @@ impl Locked {
                     config
                 }
                 Err(second) if error.is_missing() && second.is_missing() => {
-                    let is_used = |folder| storage.list(folder).is_ok_and(|listed| !listed.is_empty());
+                    let is_used = |folder| storage.names(folder).is_ok_and(|names| !names.is_empty());
                     let storage = storage.describe();
                     return Err(if ["keys", "archives", "packs"].into_iter().any(is_used) {
                         Error::NoConfig { storage }

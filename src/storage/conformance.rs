@@ -71,7 +71,11 @@ fn settled_list(storage: &dyn Storage, prefix: &str) -> Vec<(String, u64)> {
     if let Settle::After(time) = storage.settle() {
         thread::sleep(time);
     }
-    ok(storage.list(prefix)).into_iter().map(|Listed { name, len }| (name.to_string(), len)).collect()
+    let listed = ok(storage.list(prefix));
+    let mut names = ok(storage.names(prefix));
+    names.sort();
+    assert!(names.iter().eq(listed.iter().map(|listed| &listed.name)), "names of {prefix:?}");
+    listed.into_iter().map(|Listed { name, len }| (name.to_string(), len)).collect()
 }
 
 #[track_caller]
@@ -277,8 +281,12 @@ fn list_during_changes(storage: &dyn Storage) {
         for _ in 0..ROUNDS * 4 {
             let listed = ok(storage.list("p"));
             assert!(listed.is_sorted());
-            let kept = listed.iter().filter(|l| l.name.as_str().ends_with("/stable"));
-            assert!(kept.map(|l| l.name.as_str()).eq(stable.iter().map(String::as_str)));
+            let mut names = ok(storage.names("p"));
+            names.sort();
+            for names in [listed.into_iter().map(|listed| listed.name).collect(), names] {
+                let kept = names.iter().map(Name::as_str).filter(|name| name.ends_with("/stable"));
+                assert!(kept.eq(stable.iter().map(String::as_str)));
+            }
         }
     });
 }

@@ -23,8 +23,10 @@ use super::uncached::Uncached;
 use super::{Listed, Name, Settle, Storage};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -34,11 +36,14 @@ const TMP: &str = "tmp";
 /// Begins the names of files in `tmp/`; the underscore keeps them out of the [`Name`] grammar.
 const TMP_PREFIX: &str = "put_";
 /// What a new file system has in its root directory; it does not make that directory a used one.
-const LOST_AND_FOUND: &str = "lost+found";
+const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 /// Non-blocking, so that a pipe in an object's place is refused instead of waited for.
 const OPEN_OBJECT: OFlags =
     OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// Breaks the grammar, in place of what is no text.
+const NO_NAME: &str = "?";
 
 /// A read that long is of many blobs at once, in bytes.
 const LONG_READ: usize = 256 << 10;
@@ -69,7 +74,7 @@ impl LocalStorage {
         }
         let storage = Self::open(path)?;
         for entry in storage.tree.root_entries()? {
-            if entry? != LOST_AND_FOUND {
+            if entry?.file_name().to_bytes() != LOST_AND_FOUND {
                 let message = format!("{} is not empty", path.display());
                 return Err(io::Error::new(ErrorKind::DirectoryNotEmpty, message));
             }
@@ -110,7 +115,7 @@ impl LocalStorage {
         };
         let mut stale = Vec::new();
         for entry in tree::entries(&tmp)? {
-            let entry = entry?;
+            let entry = entry?.file_name().to_string_lossy().into_owned();
             if !entry.starts_with(TMP_PREFIX) {
                 continue;
             }
@@ -152,27 +157,72 @@ impl LocalStorage {
         Ok(())
     }
 
-    /// Adds the objects right in `path` to `listed`, and the directories to `dirs`.
-    fn list_dir(&self, path: &str, dirs: &mut Vec<String>, listed: &mut Vec<Listed>) -> io::Result<()> {
-        let dir = match self.tree.find(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            dir => dir?,
-        };
-        for entry in tree::entries(&dir)? {
-            let entry = entry?;
-            let Some(name) = Name::new(&format!("{path}/{entry}")) else { continue };
-            let stat = match rustix::fs::statat(&dir, &entry, AtFlags::SYMLINK_NOFOLLOW) {
-                Err(Errno::NOENT) => continue,
-                stat => stat?,
+    /// Takes of everything beneath a prefix that is not a directory what is asked for, unless it is gone.
+    fn walk<T>(&self, prefix: &str, take: impl Fn(Entry<'_>) -> io::Result<Option<T>>) -> io::Result<Vec<T>> {
+        let mut taken = Vec::new();
+        if Name::new(prefix).is_none() || is_reserved(prefix) {
+            return Ok(taken);
+        }
+        let mut dirs = vec![prefix.to_owned()];
+        while let Some(path) = dirs.pop() {
+            let dir = match self.tree.find(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                dir => dir?,
             };
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                dirs.push(name.as_str().to_owned());
-            } else {
-                listed.push(Listed { len: object_len(&name, &stat)?, name });
+            let mut text = path + "/";
+            let folder = text.len();
+            for entry in tree::entries(&dir)? {
+                let entry = entry?;
+                text.truncate(folder);
+                text.push_str(entry.file_name().to_str().unwrap_or(NO_NAME));
+                let Some(name) = Name::new(&text) else { continue };
+                let mut entry = Entry { dir: &dir, file: entry.file_name(), name, kind: entry.file_type() };
+                if entry.kind == FileType::Unknown {
+                    let Some(stat) = entry.stat()? else { continue };
+                    entry.kind = FileType::from_raw_mode(stat.st_mode);
+                }
+                if entry.kind == FileType::Directory {
+                    dirs.push(entry.name.as_str().to_owned());
+                } else {
+                    taken.extend(take(entry)?);
+                }
             }
         }
-        Ok(())
+        Ok(taken)
     }
+}
+
+/// What a directory has under a name that keeps the grammar.
+struct Entry<'a> {
+    dir: &'a OwnedFd,
+    file: &'a CStr,
+    name: Name,
+    /// As the directory says.
+    kind: FileType,
+}
+
+impl Entry<'_> {
+    /// `None` if it is gone.
+    fn stat(&self) -> io::Result<Option<Stat>> {
+        match rustix::fs::statat(self.dir, self.file, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(None),
+            stat => Ok(Some(stat?)),
+        }
+    }
+}
+
+/// `None` if it is gone.
+fn listed(entry: Entry<'_>) -> io::Result<Option<Listed>> {
+    let len = entry.stat()?.map(|stat| object_len(&entry.name, &stat)).transpose()?;
+    Ok(len.map(|len| Listed { name: entry.name, len }))
+}
+
+/// A name, for which a regular file is not looked at. `None` if it is gone.
+fn named(entry: Entry<'_>) -> io::Result<Option<Name>> {
+    if entry.kind == FileType::RegularFile {
+        return Ok(Some(entry.name));
+    }
+    Ok(listed(entry)?.map(|listed| listed.name))
 }
 
 impl Storage for LocalStorage {
@@ -236,18 +286,15 @@ impl Storage for LocalStorage {
     }
 
     fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
-        let mut listed = Vec::new();
-        if Name::new(prefix).is_none() || is_reserved(prefix) {
-            return Ok(listed);
-        }
-        let mut dirs = vec![prefix.to_owned()];
-        while let Some(dir) = dirs.pop() {
-            self.list_dir(&dir, &mut dirs, &mut listed)?;
-        }
-        listed.sort_unstable();
+        let mut found = self.walk(prefix, listed)?;
+        found.sort_unstable();
         // A directory that changes while it is read may return an entry twice.
-        listed.dedup_by(|a, b| a.name == b.name);
-        Ok(listed)
+        found.dedup_by(|a, b| a.name == b.name);
+        Ok(found)
+    }
+
+    fn names(&self, prefix: &str) -> io::Result<Vec<Name>> {
+        self.walk(prefix, named)
     }
 
     fn delete(&self, name: &Name) -> io::Result<()> {

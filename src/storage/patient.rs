@@ -277,6 +277,11 @@ impl<S: Storage + 'static> Storage for Patient<S> {
         self.ask(("listing", prefix), move |inner| inner.list(&own))
     }
 
+    fn names(&self, prefix: &str) -> io::Result<Vec<Name>> {
+        let own = prefix.to_owned();
+        self.ask(("listing", prefix), move |inner| inner.names(&own))
+    }
+
     fn delete(&self, name: &Name) -> io::Result<()> {
         self.inner.delete(name)
     }

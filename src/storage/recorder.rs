@@ -118,6 +118,12 @@ impl<S: Storage> Storage for Recorder<S> {
         result
     }
 
+    fn names(&self, prefix: &str) -> io::Result<Vec<Name>> {
+        let result = self.inner.names(prefix);
+        self.note(Op::List, prefix, 0, result.as_ref().ok().map(Vec::len));
+        result
+    }
+
     fn delete(&self, name: &Name) -> io::Result<()> {
         let result = self.inner.delete(name);
         self.note(Op::Delete, name.as_str(), 0, None);

@@ -1,6 +1,6 @@
 //! `copal list`, and references to archives.
 
-use super::support::{COPAL, Ended, Place, noise};
+use super::support::{COPAL, Ended, Place, can, noise};
 
 /// Three of web01, one of db01.
 fn several() -> Place {
@@ -179,4 +179,23 @@ fn help_and_version_are_no_failure() {
         place.copal(&format!("{command} --help")).ok().prints(&["Example", "copal "]);
     }
     assert!(std::path::Path::new(COPAL).exists());
+}
+
+#[test]
+fn archives_are_listed_without_a_look_at_each() {
+    let place = several();
+    let there = std::process::Command::new("strace").args(["-o", "/dev/null", "true"]).status();
+    if !can("strace", there.is_ok_and(|status| status.success())) {
+        return;
+    }
+    let listed =
+        place.shell("exec strace -f -e trace=%file -o trace \"$COPAL\" list --json repo").ok().json();
+    let trace = String::from_utf8(place.read("trace")).expect("text");
+    let archives = listed["archives"].as_array().expect("a list");
+    assert!(archives.len() == 4 && trace.contains("\"archives\""), "{trace}");
+    for archive in archives {
+        let id = archive["id"].as_str().expect("an id");
+        let looks: Vec<&str> = trace.lines().filter(|line| line.contains(id)).collect();
+        assert_eq!(looks, Vec::<&str>::new());
+    }
 }

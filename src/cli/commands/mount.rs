@@ -54,7 +54,7 @@ pub(in crate::cli) fn run(args: &MountArgs) -> anyhow::Result<()> {
         let (path, secrets) = (&location.repository, &settings.secrets);
         let found = Found::within(path, secrets, secrets.is_given(), settings.patience())?;
         let opened = found.ask_and_unlock(path, secrets)?;
-        return serve(&settings, &location, &opened)?.wait_for_end();
+        return serve(&settings, &location, opened)?.wait_for_end();
     }
     let found = Found::at(&location.repository, &settings.secrets, settings.secrets.is_given())?;
     let secret = if found.needs_secret() { Some(settings.secrets.get(&location.repository)?) } else { None };
@@ -190,7 +190,7 @@ fn serve_in_background(settings: &Settings, location: &Location) -> anyhow::Resu
     let found = Found::within(path, &settings.secrets, secret.is_some(), patience)?;
     let opened = found.unlock(secret.as_ref())?;
     drop(secret);
-    let server = serve(settings, location, &opened)?;
+    let server = serve(settings, location, opened)?;
     let _ = rustix::process::setsid();
     std::env::set_current_dir("/")?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -210,7 +210,7 @@ struct Server {
     signals: Signals,
 }
 
-fn serve(settings: &Settings, location: &Location, opened: &Opened) -> anyhow::Result<Server> {
+fn serve(settings: &Settings, location: &Location, opened: Opened) -> anyhow::Result<Server> {
     opened.warn_of_lost();
     let path = prepare(&settings.directory, &location.repository)?;
     let options = MountOptions {
@@ -225,8 +225,8 @@ fn serve(settings: &Settings, location: &Location, opened: &Opened) -> anyhow::R
     check_apart(&options, &location.repository)?;
     // Before the mount, so that a signal in between ends it too.
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])?;
-    let mounted =
-        mount(&opened.repository, &path, &options).map_err(|error| explain(error, &options.extra))?;
+    let mounted = mount(&opened.repository, (opened.archives, opened.mark), &path, &options)
+        .map_err(|error| explain(error, &options.extra))?;
     Ok(Server { mounted, signals })
 }
 

@@ -182,8 +182,8 @@ impl Compactor<'_> {
 
     /// Forwardings of packs that nothing live names any more.
     pub(super) fn needless_forwardings(&self) -> Result<Vec<String>> {
-        let listed = self.repository.objects().list("moved")?;
-        let names = listed.into_iter().map(|listed| listed.name.to_string());
+        let names = self.repository.objects().names("moved")?;
+        let names = names.iter().map(ToString::to_string);
         Ok(names.filter(|name| retired_pack(name).is_some_and(|pack| !self.live.is_named(pack))).collect())
     }
 }

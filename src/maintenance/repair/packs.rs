@@ -74,8 +74,8 @@ impl Candidates {
         for ((kind, id), at) in &found.astray {
             hinted(*kind, *id, *at);
         }
-        for listed in objects.list("moved")? {
-            let Ok(plain) = objects.get(ObjectKind::Forwarding, listed.name.as_str()) else { continue };
+        for name in objects.names("moved")? {
+            let Ok(plain) = objects.get(ObjectKind::Forwarding, name.as_str()) else { continue };
             let Ok(forwarding) = Forwarding::from_bytes(&plain) else { continue };
             forwarding.blobs.into_iter().for_each(|(kind, id, at)| hinted(kind, id, at));
         }

@@ -40,8 +40,8 @@ impl Doomed {
             doomed.archives.extend(intent.archives);
             doomed.moved.extend(intent.moved);
         }
-        for listed in objects.list("key-removals")? {
-            let slot = listed.name.as_str().split(['/', '-']).nth(2).and_then(|slot| slot.parse().ok());
+        for name in objects.names("key-removals")? {
+            let slot = name.as_str().split(['/', '-']).nth(2).and_then(|slot| slot.parse().ok());
             doomed.slots.extend::<Option<SlotId>>(slot);
         }
         Ok(doomed)

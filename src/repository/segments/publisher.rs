@@ -12,9 +12,9 @@ use crate::repository::objects::Objects;
 use crate::storage::{Name, Settle};
 
 /// Entries of a segment beyond which it is split by the next digit: as many as are joined in memory, three times over at most.
-const MOST: usize = 64 << 10;
+const MOST: usize = 32 << 10;
 /// Entries that are worth publishing before all are known, so that nobody holds more of them.
-pub const EARLY: usize = 32 << 10;
+pub const EARLY: usize = 16 << 10;
 
 /// Publishes where blobs lie: all those of the packs that the entries name. It takes no longer than it must, since a compaction may take packs that the
 /// index names and no archive yet: segments are joined when that is over ([`join`]).

@@ -84,14 +84,14 @@ impl Places {
 
     /// All listed slots, by id.
     pub(super) fn slots(&self) -> Result<Vec<SlotId>> {
-        let listed = self.objects.list(SLOTS)?;
+        let names = self.objects.names(SLOTS)?;
         let id_of = |name: &Name| name.as_str().strip_prefix(SLOTS)?.strip_prefix('/')?.parse().ok();
-        Ok(listed.iter().filter_map(|listed| id_of(&listed.name)).collect())
+        Ok(names.iter().filter_map(id_of).collect())
     }
 
     /// All listed markers.
     pub(super) fn markers(&self) -> Result<Vec<Marker>> {
-        Ok(self.objects.list(MARKERS)?.iter().filter_map(|listed| Marker::parse(&listed.name)).collect())
+        Ok(self.objects.names(MARKERS)?.iter().filter_map(Marker::parse).collect())
     }
 
     /// Whether the slot's first and second copy are there.

@@ -140,6 +140,8 @@ fn links_are_refused_at_every_place() {
     }
     storage.list("a").unwrap_err();
     storage.list("out").unwrap_err();
+    storage.names("a").unwrap_err();
+    storage.names("out").unwrap_err();
     storage.put(&name("out/x"), &[b"x"]).unwrap_err();
     storage.delete(&name("out/secret")).unwrap_err();
     storage.put(&name("a/link"), &[b"replaces the link"]).unwrap();
@@ -155,6 +157,7 @@ fn other_things_than_files_are_refused_without_waiting() {
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
     assert_unreadable(&storage, "a/pipe");
     storage.list("a").unwrap_err();
+    storage.names("a").unwrap_err();
 }
 
 #[test]
@@ -168,6 +171,7 @@ fn lists_ignore_what_is_no_name() {
     fs::write(storage.path().join("a/X"), "x").unwrap();
     let listed = storage.list("a").unwrap();
     assert_eq!(listed, [Listed { name: name("a/x"), len: 1 }]);
+    assert_eq!(storage.names("a").unwrap(), [name("a/x")]);
 }
 
 #[test]

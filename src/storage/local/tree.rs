@@ -6,7 +6,7 @@
 //! anything.
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashSet;
 use std::fs::DirBuilder;
@@ -46,7 +46,7 @@ impl Tree {
     }
 
     /// Reads the names in the root; see [`entries`].
-    pub(super) fn root_entries(&self) -> io::Result<impl Iterator<Item = io::Result<String>>> {
+    pub(super) fn root_entries(&self) -> io::Result<impl Iterator<Item = io::Result<DirEntry>>> {
         entries(&self.root)
     }
 
@@ -95,11 +95,11 @@ pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|segment| !segment.is_empty())
 }
 
-/// Reads the names in a directory; those that are not UTF-8 come out mangled, and so break the grammar of
-/// [`Name`](crate::storage::Name).
-pub(super) fn entries(dir: &OwnedFd) -> io::Result<impl Iterator<Item = io::Result<String>>> {
-    let names = Dir::read_from(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-    Ok(names.filter(|name| !matches!(name.as_deref(), Ok("." | ".."))))
+/// Reads the names in a directory, and what each is, which not every file system tells.
+pub(super) fn entries(dir: &OwnedFd) -> io::Result<impl Iterator<Item = io::Result<DirEntry>>> {
+    let is_itself = |entry: &DirEntry| matches!(entry.file_name().to_bytes(), b"." | b"..");
+    let entries = Dir::read_from(dir)?.map(|entry| Ok(entry?));
+    Ok(entries.filter(move |entry| !entry.as_ref().is_ok_and(is_itself)))
 }
 
 fn open_or_make_dir(parent: &OwnedFd, segment: &str) -> io::Result<OwnedFd> {
