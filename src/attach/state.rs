@@ -7,6 +7,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,10 @@ use super::{Error, Result, failed};
 const VERSION: u32 = 1;
 /// The longest record that is read, in bytes: 256 partitions take some hundred KiB.
 const MAX_RECORD: u64 = 4 << 20;
+/// How long somebody who works on the attach is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often is looked.
+const PAUSE: Duration = Duration::from_millis(10);
 /// What the names of records begin with that are being written; their id follows.
 const TEMPORARY: &str = ".attach-";
 
@@ -227,6 +232,20 @@ impl Store {
         }
     }
 
+    /// As [`Self::lock`], but patient for a moment: what a process that was just killed had been about to start has the lock until it runs.
+    ///
+    /// # Errors
+    /// As [`Self::lock`].
+    pub fn lock_soon(&self, id: &str) -> Result<Lock> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.lock(id) {
+                Err(Error::Locked { .. }) if Instant::now() < end => std::thread::sleep(PAUSE),
+                locked => return locked,
+            }
+        }
+    }
+
     /// Takes, as soon as nobody has it, the right to see which directories are taken and to write down that another one is.
     ///
     /// # Errors
@@ -362,6 +381,21 @@ mod tests {
         assert!(matches!(store.lock("0badcafe"), Err(Error::Locked { .. })));
         drop(lock);
         store.lock("0badcafe").unwrap();
+    }
+
+    #[test]
+    fn who_is_patient_gets_a_lock_that_is_let_go_soon() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path().to_owned());
+        let lock = store.lock("0badcafe").unwrap();
+        std::thread::scope(|scope| {
+            let patient = scope.spawn(|| store.lock_soon("0badcafe").map(drop));
+            std::thread::sleep(PAUSE * 3);
+            drop(lock);
+            patient.join().unwrap().unwrap();
+        });
+        let _kept = store.lock("0badcafe").unwrap();
+        assert!(matches!(store.lock_soon("0badcafe"), Err(Error::Locked { .. })));
     }
 
     #[test]

@@ -98,7 +98,7 @@ fn all(store: &Store, records: &[Record]) -> anyhow::Result<()> {
 
 /// Takes down an attach; whether it is gone.
 fn one(store: &Store, id: &str) -> anyhow::Result<bool> {
-    let _lock = store.lock(id)?;
+    let _lock = store.lock_soon(id)?;
     let mut host = Host::without_server(store.clone());
     // It may have changed, or gone, before it was locked.
     let mut record = match store.load(id) {
