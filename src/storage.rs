@@ -136,7 +136,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// The medium's. A list is never silently partial.
     fn list(&self, prefix: &str) -> io::Result<Vec<Listed>>;
 
-    /// What [`Storage::list`] lists, in no order and without the lengths: where each costs a look at its object, this is many times as fast.
+    /// What [`Storage::list`] lists, in no order and without the lengths: where each costs a look at its object, this is many times as fast;
+    /// one that cannot be looked at is there like others.
     /// An object that comes or goes meanwhile may be there twice.
     ///
     /// # Errors

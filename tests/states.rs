@@ -6,6 +6,7 @@ mod undeleting;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::compactor::Compactor;
 use common::watched::Watched;
@@ -186,6 +187,24 @@ fn whatever_changes_a_listing_changes_its_mark() {
     session.end().expect("end");
     back_up(&repository, "disk", file_of(&scene.bytes[0]).path());
     mark(&storage);
+}
+
+#[test]
+fn what_comes_while_archives_are_listed_is_not_in_the_mark() {
+    let scene = Scene::new();
+    let storage = scene.storage();
+    let watched = Watched::new(storage.clone());
+    let (inner, deleted, seen) = (storage.clone(), scene.ids[1], AtomicUsize::new(0));
+    // States are listed twice: this comes between, so that it may show.
+    watched.watch(move |op, object| {
+        if op == Op::List && object.ends_with("states") && seen.fetch_add(1, Ordering::Relaxed) == 2 {
+            change(inner.clone(), deleted, Change::Delete).expect("delete");
+        }
+        Ok(())
+    });
+    let listed = listing(watched);
+    assert_eq!(listed.deleted.len(), 1);
+    assert_ne!(listed.mark, listing(storage).mark);
 }
 
 /// Two hosts that look before either has published.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::plan::{Access, Disk, Mount, Plan, Planned, Then};
 use super::state::{LoopRecord, MountRecord, Record};
 use super::system::{LoopWish, MountFailure, MountWish, System};
-use super::{Error, Result, SHOWN, failed, teardown, udev};
+use super::{Error, Result, failed, teardown, udev};
 use crate::task::Stop;
 
 /// What became of a partition or a logical volume.
@@ -142,7 +142,7 @@ impl Setup<'_> {
         let path = self.record.directory.clone();
         match self.make_directory(&path) {
             Err(Error::Io { source, .. })
-                if source.kind() == ErrorKind::AlreadyExists && path.parent() == Some(SHOWN.as_ref()) =>
+                if source.kind() == ErrorKind::AlreadyExists && self.record.any_name =>
             {
                 let path = PathBuf::from(format!("{}-{}", path.display(), self.record.id));
                 self.record.directory.clone_from(&path);

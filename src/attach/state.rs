@@ -91,6 +91,9 @@ pub struct Record {
     pub directory: PathBuf,
     /// Whether that directory is to be made first.
     pub own_directory: bool,
+    /// Whether nobody asked for its name, so that another one does as well while it is not made.
+    #[serde(skip)]
+    pub any_name: bool,
     /// Whether everything was done that was to be done.
     pub complete: bool,
     /// Whether the images can be written to, in a layer that is thrown away.
@@ -124,6 +127,7 @@ impl Record {
             archive,
             directory,
             own_directory: false,
+            any_name: false,
             complete: false,
             overlay: false,
             kept_overlay: None,

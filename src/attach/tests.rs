@@ -87,20 +87,23 @@ fn all_that_is_set_up_is_taken_down() {
 
 #[test]
 fn a_directory_that_somebody_else_has_made_meanwhile_stays_theirs() {
-    let shown = |machine: &mut Machine, directory: &str| {
+    let shown = |machine: &mut Machine, directory: &str, any_name| {
         machine.make_directory_by_hand(directory);
         let mut record = record();
         record.directory = directory.into();
+        record.any_name = any_name;
         let done = set_up(machine, &mut record, &disks(), &planned(false), &Stop::default());
         assert!(detach(machine));
         machine.remove_directory_by_hand(directory);
         machine.assert_only_others();
         done.map(|_| record.directory)
     };
-    let chosen_for_us = shown(&mut Machine::new(), "/run/copal/web01-now").unwrap();
+    let chosen_for_us = shown(&mut Machine::new(), "/run/copal/web01-now", true).unwrap();
     assert_eq!(chosen_for_us, Path::new("/run/copal/web01-now-0badcafe"));
-    let wished = shown(&mut Machine::new(), "/mnt/restore").unwrap_err();
-    assert!(wished.to_string().contains("/mnt/restore"), "{wished}");
+    for wished in ["/mnt/restore", "/run/copal/restore"] {
+        let said = shown(&mut Machine::new(), wished, false).unwrap_err().to_string();
+        assert!(said.contains(wished), "{said}");
+    }
 }
 
 #[test]

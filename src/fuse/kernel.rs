@@ -23,6 +23,7 @@ use super::attributes::{Attributes, Kind, Ownership};
 use super::errno::Errno;
 use super::files::{Files, Seek, Shown};
 use super::tree::{REFRESH, Tree};
+use crate::storage::patient::as_request;
 
 /// Images never change: the kernel may keep what it knows of them.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
@@ -49,9 +50,9 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs a handler; a panic becomes EIO.
+/// Runs a handler, for a time that is bounded however slow the storage is; a panic becomes EIO.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Errno>) -> Result<T, fuser::Errno> {
-    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+    let result = as_request(|| catch_unwind(AssertUnwindSafe(work))).unwrap_or_else(|_| {
         log::error!("internal error: a request panicked; please report this");
         Err(Errno::IO)
     });

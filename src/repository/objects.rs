@@ -236,12 +236,13 @@ impl Objects {
             Ok(self.names_in_place(place)?.into_iter().map(object_of).collect())
         };
         let (first, second) = (list(folder)?, list(&format!("{MIRROR}{folder}"))?);
+        // A name that is too long to have a second copy comes from others.
         let half = |object: &Name| {
-            let (own, copy) = (object.clone(), mirror_name(object));
+            let (own, copy) = (object.clone(), Name::new(&format!("{MIRROR}{object}"))?);
             let (there, missing) = if first.contains(object) { (own, copy) } else { (copy, own) };
-            HalfStored { object: object.to_string(), there, missing }
+            Some(HalfStored { object: object.to_string(), there, missing })
         };
-        Ok(first.symmetric_difference(&second).map(half).collect())
+        Ok(first.symmetric_difference(&second).filter_map(half).collect())
     }
 
     /// Stores the copy that is missing, as the other one is.

@@ -4,11 +4,13 @@
 //! mount whose requests wait hangs every program that looks at it. Here reads run on threads of their own. One that takes too
 //! long fails as `TimedOut`, and is left behind; while a storage does not answer, reads fail at once but for one in a while that tries it again. An object of which
 //! several reads were left behind is not read until one of them comes back: others may be well, as where part of a cluster hangs, and threads are few.
-//! Faults that may pass are tried again a few times.
+//! Faults that may pass are tried again a few times. All reads of one request together have a time of their own ([`as_request`]): a storage that answers each
+//! just in time would hold somebody for as many times as long.
 //!
 //! What the system has in memory is read by the caller itself, as long as the storage answers: to look whether it is there begins to read it, and of such reads
 //! a device takes only so many before the next one waits. Puts and deletes are passed on as they are: a mount has none.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -28,11 +30,26 @@ const MOST_BEHIND: usize = 4;
 const TRY: Duration = Duration::from_secs(2);
 /// The time between two tries.
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+/// How much longer than one read all reads of a request may take.
+pub const REQUEST: u32 = 2;
 /// How often a read that failed for a reason that may pass is repeated, and how long after the first failure; longer each time.
 const REPEATS: u32 = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 type Job = Box<dyn FnOnce() + Send>;
+
+thread_local! {
+    /// When the request began that this thread works on.
+    static BEGUN: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Does something that somebody waits for: what this thread reads for it takes at most [`REQUEST`] times as long as one read may.
+pub fn as_request<T>(work: impl FnOnce() -> T) -> T {
+    let outer = BEGUN.replace(Some(Instant::now()));
+    let done = work();
+    BEGUN.set(outer);
+    done
+}
 
 /// Storage that answers in time or fails.
 #[derive(Debug)]
@@ -145,7 +162,13 @@ impl<S: Storage + 'static> Patient<S> {
         if self.health.hangs(object) {
             return Err(late());
         }
+        let begun = BEGUN.get();
+        let left = begun.map(|begun| (self.patience * REQUEST).saturating_sub(begun.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(too_slow());
+        }
         let Some(allowed) = self.health.allowance(self.patience) else { return Err(late()) };
+        let time = left.map_or(allowed, |left| left.min(allowed));
         let (send, receive) = bounded(1);
         let (inner, health, own) = (self.inner.clone(), self.health.clone(), object.to_owned());
         self.hand_out(Box::new(move || {
@@ -154,9 +177,12 @@ impl<S: Storage + 'static> Patient<S> {
             health.answers();
             health.give(&own, &send, result);
         }))?;
-        match receive.recv_timeout(allowed) {
+        match receive.recv_timeout(time) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => self.health.leave(object, receive).unwrap_or_else(|| {
+                if time < allowed {
+                    return Err(too_slow());
+                }
                 self.health.took_too_long(&format!("{doing} {object}"), allowed);
                 Err(late())
             }),
@@ -208,6 +234,11 @@ impl Threads {
 
 fn late() -> io::Error {
     io::Error::new(ErrorKind::TimedOut, "storage does not answer")
+}
+
+fn too_slow() -> io::Error {
+    let message = "storage is too slow for all that this request needs of it; see --storage-timeout";
+    io::Error::new(ErrorKind::TimedOut, message)
 }
 
 /// Repeats what failed for a reason that may pass.
@@ -406,6 +437,33 @@ mod tests {
         while !storage.health.behind.lock().is_empty() {
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    #[test]
+    fn what_a_request_has_used_up_is_not_given_to_its_next_read() {
+        let moody = Moody::default();
+        let (hangs, calls) = (moody.hangs.clone(), moody.calls.clone());
+        let patience = Duration::from_secs(60);
+        let storage = Patient::new(moody, patience);
+        let object = name("packs/one");
+        storage.put(&object, &[b"bytes"]).unwrap();
+        let read_in = |used: Duration| {
+            as_request(|| {
+                BEGUN.set(Instant::now().checked_sub(used));
+                storage.read(&object, 10)
+            })
+        };
+        assert_eq!(read_in(patience).unwrap(), b"bytes");
+        // Nothing is left, or not as much as this takes. Neither says that the storage does not answer.
+        let before = calls.load(Ordering::Relaxed);
+        assert!(is_late(read_in(patience * REQUEST)));
+        assert_eq!(calls.load(Ordering::Relaxed), before);
+        hangs.store(true, Ordering::Relaxed);
+        assert!(is_late(read_in(patience * REQUEST - Duration::from_millis(100))));
+        hangs.store(false, Ordering::Relaxed);
+        assert!(storage.health.is_well());
+        assert_eq!(storage.read(&object, 10).unwrap(), b"bytes");
+        assert_eq!(BEGUN.get(), None);
     }
 
     fn is_late<T: std::fmt::Debug>(result: io::Result<T>) -> bool {

@@ -196,6 +196,7 @@ fn new_record(
     };
     let mut record = Record::new(id, boot, served, directory);
     record.own_directory = is_new;
+    record.any_name = args.directory.is_none();
     record.kept_overlay = args.keep_overlay.as_deref().map(std::path::absolute).transpose()?;
     Ok(record)
 }

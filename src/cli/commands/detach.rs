@@ -102,7 +102,11 @@ fn one(store: &Store, id: &str) -> anyhow::Result<bool> {
     let mut host = Host::without_server(store.clone());
     // It may have changed, or gone, before it was locked.
     let mut record = match store.load(id) {
-        Ok(None) => return Ok(true),
+        Ok(None) => {
+            // Whoever was waited for has taken it down, and its lock away that this one made anew.
+            store.remove(id)?;
+            return Ok(true);
+        }
         Ok(Some(record)) => record,
         Err(error) => match unreadable(&error) {
             Some(id) => {

@@ -27,11 +27,12 @@ use crate::fuse::stats::{STATS_DIRECTORY, STATS_FILE, Stats};
 use crate::fuse::tree::Scope;
 use crate::repository::archives::Archive;
 use crate::repository::reference::Reference;
+use crate::storage::patient::REQUEST;
 
 /// How long users of a mount may go on after a signal asked the server to end.
 const GRACE: Duration = Duration::from_secs(10);
-/// Reads of storage that may take long, one after the other, in the time that a kernel gives a request.
-const KERNEL_SHARE: u32 = 3;
+/// Of the time that a kernel gives a request, all reads of one and the wait for another's take this share at most, beside as much again.
+const KERNEL_SHARE: u32 = REQUEST + 2;
 /// The longest storage timeout, in seconds.
 pub(in crate::cli) const MOST_PATIENCE: u64 = 86_400;
 /// Smallest cache: a span map and some of the longest chunks.
