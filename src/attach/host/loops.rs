@@ -38,10 +38,12 @@ pub(super) fn add(wish: &LoopWish) -> Result<PathBuf> {
     args.push(wish.file.clone().into());
     let args: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
     let device = ask(&args)?;
-    if wish.access == Access::Write && !has_direct_io(&device) {
-        // What waits in the page cache behind a server that needs memory to write it could wait for ever.
+    if !has_direct_io(&device) {
+        // What waits in the page cache behind a server that needs memory to write it could wait for ever; and the loop driver of Linux 6.1
+        // fills what it did not get through the page cache with zeros, and says that all is well.
         remove(&LoopDevice { device: device.clone(), file: wish.file.clone(), offset: wish.offset })?;
-        let said = format!("{} has no direct I/O, and must not be written to without", device.display());
+        let said =
+            format!("{} has no direct I/O, without which errors may be shown as zeros", device.display());
         return Err(Error::Program { program: "losetup", said });
     }
     Ok(device)
