@@ -72,6 +72,20 @@ pub struct Listed {
     pub len: u64,
 }
 
+/// A range of an object that is wanted: as many bytes as the buffer has.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The object.
+    pub name: Name,
+    /// Where the range begins.
+    pub offset: u64,
+    /// What takes its bytes.
+    pub buf: Vec<u8>,
+}
+
+/// What takes the buffers of ranges, filled, or why they are not.
+pub type Taker<'a> = dyn FnMut(io::Result<Vec<u8>>) + 'a;
+
 /// How long after its puts a writer must wait before its lists surely show what others put before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settle {
@@ -107,6 +121,11 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// As [`Storage::read_range`].
     fn read_into(&self, name: &Name, offset: u64, mut buf: Vec<u8>) -> io::Result<Vec<u8>> {
         self.read_range(name, offset, &mut buf).map(|()| buf)
+    }
+
+    /// As [`Storage::read_into`] for several ranges, which may be read at once; `take` gets what becomes of each, in the order given.
+    fn read_ranges(&self, ranges: Vec<Wanted>, take: &mut Taker<'_>) {
+        ranges.into_iter().for_each(|Wanted { name, offset, buf }| take(self.read_into(&name, offset, buf)));
     }
 
     /// As [`Storage::read_range`], but only if that needs no waiting, because the system has the bytes in memory. False, and the contents of
@@ -179,6 +198,10 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
 
     fn read_into(&self, name: &Name, offset: u64, buf: Vec<u8>) -> io::Result<Vec<u8>> {
         (**self).read_into(name, offset, buf)
+    }
+
+    fn read_ranges(&self, ranges: Vec<Wanted>, take: &mut Taker<'_>) {
+        (**self).read_ranges(ranges, take);
     }
 
     fn read_if_cached(&self, name: &Name, offset: u64, buf: &mut [u8]) -> bool {

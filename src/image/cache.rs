@@ -2,7 +2,9 @@
 //!
 //! The policy follows 2Q (Johnson and Shasha, VLDB 1994): what is new goes to one list, and of what has left that list only the key is
 //! remembered. Who is asked for again then was part of no scan, and goes to another list, which keeps three quarters of the space from
-//! all that is new. In both lists the least recently used leaves first.
+//! all that is new. So does who is asked for again before it has left, if so much came meanwhile that it was not one reader's next step: the keys
+//! that are remembered do not last for ever, and what a filesystem reads all the time must not have to leave first. In both lists the least
+//! recently used leaves first.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -20,6 +22,8 @@ const ENTRY_OVERHEAD: usize = 160;
 const NEW_SHARE: usize = 4;
 /// How long what was loaded ahead counts as such: a reader that has not come by then may have gone elsewhere.
 const AHEAD_LIFE: Duration = Duration::from_secs(30);
+/// The part of the space that must have been loaded since something came, or else who asks for it again may be the same reader, in small steps.
+const AGE_SHARE: usize = 8;
 /// The part of the space that keys of what has left may take.
 const LEFT_SHARE: usize = 32;
 
@@ -92,6 +96,8 @@ struct Entry<V> {
     cost: usize,
     /// Loaded ahead, and not asked for since.
     ahead: bool,
+    /// How many bytes had been loaded when it was asked for first.
+    since: u64,
 }
 
 /// Entries, and how many bytes they take.
@@ -111,6 +117,12 @@ impl<K: Hash + Eq, V> List<K, V> {
         self.entries.put(key, entry);
     }
 
+    fn remove(&mut self, key: &K) -> Option<Entry<V>> {
+        let entry = self.entries.pop(key)?;
+        self.bytes -= entry.cost;
+        Some(entry)
+    }
+
     fn pop_oldest(&mut self) -> Option<(K, Entry<V>)> {
         let (key, entry) = self.entries.pop_lru()?;
         self.bytes -= entry.cost;
@@ -125,6 +137,8 @@ struct State<K: Hash + Eq, V, E> {
     kept: List<K, V>,
     /// Keys of what has left that list.
     left: LruCache<K, ()>,
+    /// Bytes that were loaded so far.
+    loaded: u64,
     /// Bytes of what was loaded ahead and not asked for yet.
     ahead_bytes: usize,
     /// What was loaded ahead, oldest first, and when; or has been asked for or displaced since.
@@ -160,6 +174,7 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Cache<K, V, E> {
             new: List::new(),
             kept: List::new(),
             left: LruCache::unbounded(),
+            loaded: 0,
             ahead_bytes: 0,
             ahead: VecDeque::new(),
             flights: HashMap::new(),
@@ -201,14 +216,25 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Cache<K, V, E> {
     }
 
     fn ask_locked(&self, state: &mut State<K, V, E>, key: K) -> Asked<'_, K, V, E> {
-        let State { new, kept, ahead_bytes, flights, counts, .. } = state;
-        if let Some(entry) = kept.entries.get_mut(&key).or_else(|| new.entries.get_mut(&key)) {
+        let State { new, kept, loaded, ahead_bytes, flights, counts, .. } = state;
+        let mut returns = false;
+        let found = kept.entries.get_mut(&key).or_else(|| {
+            let entry = new.entries.get_mut(&key)?;
+            returns = !entry.ahead && *loaded - entry.since > (self.capacity / AGE_SHARE) as u64;
+            Some(entry)
+        });
+        if let Some(entry) = found {
             counts.hits += 1;
             if std::mem::take(&mut entry.ahead) {
                 counts.ahead_used += 1;
                 *ahead_bytes -= entry.cost;
+                entry.since = *loaded;
             }
-            return Asked::Ready(entry.value.clone());
+            let value = entry.value.clone();
+            if returns && let Some(entry) = new.remove(&key) {
+                kept.put(key, entry);
+            }
+            return Asked::Ready(value);
         }
         if let Some(flight) = flights.get(&key) {
             flight.is_wanted.store(true, Ordering::Relaxed);
@@ -304,6 +330,8 @@ impl<K: Hash + Eq + Copy, V: Clone, E> State<K, V, E> {
             self.ahead_bytes += entry.cost;
             self.ahead.push_back((key, Instant::now()));
         }
+        self.loaded += entry.cost as u64;
+        let entry = Entry { since: self.loaded, ..entry };
         let returns = self.left.pop(&key).is_some();
         (if returns { &mut self.kept } else { &mut self.new }).put(key, entry);
         let mut displaced = Vec::new();
@@ -351,7 +379,7 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Claim<'_, K, V, E> {
             state.counts.ahead += 1;
             state.counts.ahead_used += u64::from(is_wanted);
         }
-        state.insert(self.key, Entry { value, cost, ahead: !is_wanted }, self.cache.capacity)
+        state.insert(self.key, Entry { value, cost, ahead: !is_wanted, since: 0 }, self.cache.capacity)
     }
 
     /// For whom.
@@ -437,6 +465,38 @@ mod tests {
         hot();
         assert_eq!(cache.counts(), CacheCounts { hits: before.hits + 20, ..before });
         assert!(cache.bytes() <= 100 * COST);
+    }
+
+    #[test]
+    fn what_is_asked_for_all_the_time_outlasts_scans_of_any_length() {
+        let cache: Cache<u32, u32, ()> = Cache::new(100 * COST);
+        let hot = || (0..20).for_each(|key| load(&cache, key));
+        // A filesystem reads these now and then, long before they would have to leave.
+        (0..4).for_each(|round| {
+            hot();
+            (100 * (round + 1)..).take(20).for_each(|key| load(&cache, key));
+        });
+        assert_eq!(cache.counts().loads, 100);
+        // More than is remembered of what has left.
+        (1000..9000).for_each(|key| load(&cache, key));
+        let before = cache.counts();
+        hot();
+        assert_eq!(cache.counts(), CacheCounts { hits: before.hits + 20, ..before });
+    }
+
+    #[test]
+    fn who_reads_a_chunk_in_small_steps_does_not_ask_for_it_again() {
+        let cache: Cache<u32, u32, ()> = Cache::new(100 * COST);
+        let steps = |key: u32| (0..16).for_each(|_| load(&cache, key));
+        (0..150).for_each(steps);
+        assert_eq!(cache.state.lock().kept.bytes, 0);
+        // Nor who comes to what was loaded ahead for it, however late.
+        for claim in cache.claim_ahead([1000].into_iter()).into_iter().flatten() {
+            claim.land(Ok((1000, LEN))).unwrap();
+        }
+        (200..220).for_each(steps);
+        steps(1000);
+        assert_eq!(cache.state.lock().kept.bytes, 0);
     }
 
     #[test]

@@ -7,13 +7,14 @@ use super::Image;
 use super::blocks::Blocks;
 use super::cache::{Asked, Cache, CacheCounts};
 use super::maps::{LocatedMap, Maps};
-use super::runs::{self, Chunk, Wanted};
+use super::runs::{self, Chunk, Run, Wanted};
 use crate::extent::{Extent, spans_of};
 use crate::format::FormatError;
 use crate::format::location::Location;
 use crate::format::span_map::ChunkRef;
 use crate::id::BlobId;
 use crate::repository::{Error, Repository};
+use crate::storage::patient::AT_ONCE;
 
 /// What part of a cache budget maps and nodes get: they are some thousandths of the data, and asked for at every read.
 const MAPS_SHARE: usize = 8;
@@ -179,14 +180,22 @@ impl ImageReader {
                 let together;
                 (together, used) = used.split_at(batch(&map, used));
                 let places = together.iter().filter_map(|extent| place_of(&map, extent.chunk as usize).ok());
-                let claims = self.chunks.claim_ahead(places.clone().map(|(chunk, _)| chunk.id));
-                let wanted = claims
-                    .into_iter()
-                    .zip(places)
-                    .filter_map(|(claim, (chunk, at))| Some(Wanted { chunk, at, own: (0, claim?) }));
-                runs::load(self.repository.packs(), &self.blocks, wanted.collect(), &mut |_, _| {});
+                let wanted = places.map(|(chunk, at)| Wanted { chunk, at, own: () });
+                // No more is claimed than is read at once: who wants one of the others meanwhile does not wait for these.
+                for runs in runs::into_runs(wanted.collect()).chunks(AT_ONCE) {
+                    self.load_runs_ahead(runs);
+                }
             }
         }
+    }
+
+    fn load_runs_ahead(&self, runs: &[Run<()>]) {
+        let places = || runs.iter().flatten();
+        let claims = self.chunks.claim_ahead(places().map(|wanted| wanted.chunk.id));
+        let wanted = claims.into_iter().zip(places());
+        let wanted = wanted
+            .filter_map(|(claim, &Wanted { chunk, at, .. })| Some(Wanted { chunk, at, own: (0, claim?) }));
+        runs::load(self.repository.packs(), &self.blocks, wanted.collect(), &mut |_, _| {});
     }
 
     /// Hands the data of a range to `take`, in pieces of at most a chunk, each with its byte offset in the image, in no order; returns how many

@@ -33,63 +33,121 @@ pub(super) struct Wanted<T> {
 /// What takes chunks with their plain bytes, if they have any.
 type Opened<'a, T> = dyn FnMut(Wanted<T>, Option<&[u8]>) + 'a;
 
-/// Where a thread opens chunks: bytes as they are stored, and one chunk's plain bytes.
+/// Chunks that lie beside each other in a pack, the first of them first.
+pub(super) type Run<T> = Vec<Wanted<T>>;
+
+/// Where a thread opens chunks: buffers for bytes as they are stored, and one chunk's plain bytes.
 #[derive(Default)]
 struct Bench {
-    sealed: Vec<u8>,
+    sealed: Vec<Vec<u8>>,
     plain: Vec<u8>,
+}
+
+impl Bench {
+    fn buffer(&mut self, len: usize) -> Vec<u8> {
+        let mut buffer = self.sealed.pop().unwrap_or_default();
+        buffer.resize(len, 0);
+        buffer
+    }
+
+    /// One chunk may be of any length, and there are many threads.
+    fn tidy(&mut self) {
+        self.plain.shrink_to(LONGEST as usize);
+        let mut kept = 0;
+        self.sealed.retain(|buffer| {
+            kept += buffer.capacity();
+            kept <= LONGEST as usize
+        });
+    }
 }
 
 thread_local! {
     static BENCH: RefCell<Bench> = RefCell::default();
 }
 
-/// Opens chunks in the order of packs. `take` gets each with its plain bytes, or without if they are not whole where its hint says; it must not
-/// open chunks itself.
-pub(super) fn open<T>(packs: &Packs, mut wanted: Vec<Wanted<T>>, take: &mut Opened<'_, T>) {
+/// Puts chunks in the order of packs, and those together that are one read of the storage.
+pub(super) fn into_runs<T>(mut wanted: Vec<Wanted<T>>) -> Vec<Run<T>> {
     wanted.sort_unstable_by_key(|wanted| (wanted.at.pack.id, wanted.at.offset));
-    let mut wanted = wanted.into_iter().peekable();
-    while let Some(first) = wanted.next() {
-        let (pack, start) = (first.at.pack, first.at.offset);
-        let mut end = start.saturating_add(first.at.sealed_len);
-        let mut run = vec![first];
-        while let Some(next) = wanted.next_if(|next| {
-            let next_end = next.at.offset.saturating_add(next.at.sealed_len);
-            next.at.pack == pack && next.at.offset == end && next_end - start <= LONGEST
-        }) {
-            end = next.at.offset.saturating_add(next.at.sealed_len);
-            run.push(next);
+    let mut runs: Vec<Run<T>> = Vec::new();
+    for next in wanted {
+        let fits = |run: &&mut Run<T>| {
+            let (first, last) = (run[0].at, run[run.len() - 1].at);
+            let end = next.at.offset.saturating_add(next.at.sealed_len);
+            next.at.pack == first.pack
+                && Some(next.at.offset) == last.offset.checked_add(last.sealed_len)
+                && end - first.offset <= LONGEST
+        };
+        match runs.last_mut().filter(fits) {
+            Some(run) => run.push(next),
+            None => runs.push(vec![next]),
         }
-        open_run(packs, run, take);
     }
+    runs
 }
 
-/// Opens chunks that lie beside each other.
-fn open_run<T>(packs: &Packs, run: Vec<Wanted<T>>, take: &mut Opened<'_, T>) {
-    BENCH.with_borrow_mut(|Bench { sealed, plain }| {
-        let start = run[0].at;
-        let possible = run.iter().all(|wanted| is_possible(BlobKind::Chunk, wanted.at));
-        let len: usize = run.iter().map(|wanted| wanted.at.sealed_len as usize).sum();
-        let mut buffer = std::mem::take(sealed);
-        let read = possible && {
-            buffer.resize(len, 0);
-            let read = packs.read_range(BlobKind::Chunk, start, buffer);
-            read.map(|bytes| *sealed = bytes).is_ok()
-        };
-        let mut rest = &mut sealed[..];
-        for wanted in run {
-            let Wanted { chunk, at, .. } = &wanted;
-            let is_open = read && {
-                let (own, behind) = rest.split_at_mut(at.sealed_len as usize);
-                rest = behind;
-                packs.open_into(BlobKind::Chunk, &chunk.id, at.pack.epoch, own, plain).is_ok()
-            };
-            take(wanted, is_open.then_some(&plain[..]));
+/// Opens chunks in the order of packs. `take` gets each with its plain bytes, or without if they are not whole where its hint says; it must not
+/// open chunks itself.
+pub(super) fn open<T>(packs: &Packs, wanted: Vec<Wanted<T>>, take: &mut Opened<'_, T>) {
+    open_runs(packs, into_runs(wanted), take);
+}
+
+/// As [`open`]. Runs are read at once, as far as the storage does that, and opened as they come.
+fn open_runs<T>(packs: &Packs, runs: Vec<Run<T>>, take: &mut Opened<'_, T>) {
+    let is_possible = |run: &Run<T>| run.iter().all(|wanted| is_possible(BlobKind::Chunk, wanted.at));
+    let (runs, impossible): (Vec<_>, Vec<_>) = runs.into_iter().partition(is_possible);
+    impossible.into_iter().flatten().for_each(|wanted| take(wanted, None));
+    let mut runs = runs.into_iter().peekable();
+    BENCH.with_borrow_mut(|bench| {
+        while runs.peek().is_some() {
+            // Maps may be hostile: what they call short may be stored as very much.
+            let mut bytes = 0;
+            let mut together: Vec<Run<T>> = Vec::new();
+            while let Some(run) =
+                runs.next_if(|run| together.is_empty() || bytes + sealed_len(run) <= LONGEST as usize)
+            {
+                bytes += sealed_len(&run);
+                together.push(run);
+            }
+            open_together(packs, together, bench, take);
         }
-        // One chunk may be of any length, and there are many threads.
-        sealed.shrink_to(LONGEST as usize);
-        plain.shrink_to(LONGEST as usize);
+        bench.tidy();
     });
+}
+
+fn sealed_len<T>(run: &Run<T>) -> usize {
+    run.iter().map(|wanted| wanted.at.sealed_len as usize).sum()
+}
+
+fn open_together<T>(packs: &Packs, runs: Vec<Run<T>>, bench: &mut Bench, take: &mut Opened<'_, T>) {
+    let ranges = runs.iter().map(|run| (run[0].at, bench.buffer(sealed_len(run)))).collect();
+    let mut runs = runs.into_iter();
+    packs.read_ranges(BlobKind::Chunk, ranges, &mut |read| {
+        let Some(run) = runs.next() else { return };
+        match read {
+            Some(mut sealed) => {
+                open_run(packs, run, &mut sealed, &mut bench.plain, take);
+                bench.sealed.push(sealed);
+            }
+            None => run.into_iter().for_each(|wanted| take(wanted, None)),
+        }
+    });
+}
+
+/// Opens chunks that lie beside each other, in what was read of them.
+fn open_run<T>(
+    packs: &Packs,
+    run: Run<T>,
+    mut sealed: &mut [u8],
+    plain: &mut Vec<u8>,
+    take: &mut Opened<'_, T>,
+) {
+    for wanted in run {
+        let Wanted { chunk, at, .. } = &wanted;
+        let (own, behind) = sealed.split_at_mut(at.sealed_len as usize);
+        sealed = behind;
+        let is_open = packs.open_into(BlobKind::Chunk, &chunk.id, at.pack.epoch, own, plain).is_ok();
+        take(wanted, is_open.then_some(&plain[..]));
+    }
 }
 
 /// Hands on what was opened, or else what is found wherever the chunk may lie; either is as long as its map says.

@@ -1,8 +1,10 @@
 //! Recognising readers that go through an image in order, and how far ahead of each to read.
 //!
 //! Requests of one reader come out of order when several threads serve them, and several readers may share an open file. A request belongs
-//! to the stream whose end it is near; a stream is sequential once half of what it spans was asked for, and is read ahead while its end moves: who asks
-//! again for what lies behind it goes nowhere. What is far from all streams begins a new one, in place of the one that was idle longest. Nothing here reads anything.
+//! to the stream whose end it is near; a stream is sequential once half of what it spans was asked for, or if it is a few requests that adjoin, and is read
+//! ahead while its end moves: who asks again for what lies behind it goes nowhere. What is far from all streams begins a new one, in place of the one that
+//! was idle longest; what is read ahead of one that is idle is given up. Who was read ahead of and did not go on makes it harder for all to be believed. Nothing
+//! here reads anything.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,6 +16,12 @@ const STREAMS: usize = 4;
 const SLACK: u64 = 6 << 20;
 /// What a stream has read before anything is read ahead, in bytes.
 const EVIDENCE: u64 = 512 << 10;
+/// Requests that say nothing yet unless they adjoin: large ones are near each other by chance.
+const FEW: u32 = 4;
+/// How often the evidence is doubled, at most, for streams that did not go on.
+const MOST_DOUBTS: u32 = 4;
+/// Requests to other streams after which one is idle.
+const IDLE: u64 = 16;
 /// Requests that may come late, after one that is farther on.
 const REORDERED: u32 = 8;
 /// What is looked back at, in bytes: beyond it, older requests count less.
@@ -37,6 +45,8 @@ pub struct Streams {
     /// How far ahead a stream is read at most, in bytes.
     widest: u64,
     requests: u64,
+    /// How many were read ahead of in vain since one went on, as far as that counts.
+    doubts: u32,
 }
 
 #[derive(Debug)]
@@ -47,12 +57,18 @@ struct Stream {
     end: u64,
     /// Bytes that were asked for since `start`, no more than there are.
     asked: u64,
+    /// How many requests that were.
+    requests: u32,
+    /// Whether each of them adjoins what was asked for before.
+    adjoin: bool,
     /// Requests since its end moved.
     still: u32,
     /// How far ahead to read.
     window: u64,
     /// Where reading ahead has come to.
     ahead: u64,
+    /// Whether it went on after it was read ahead of; `None` if it was not yet.
+    went_on: Option<bool>,
     /// When it was asked for last, in requests.
     used: u64,
     is_over: Arc<AtomicBool>,
@@ -62,19 +78,23 @@ impl Streams {
     /// None yet; each is read ahead by at most `widest` bytes.
     #[must_use]
     pub fn new(widest: u64) -> Self {
-        Self { streams: Vec::new(), widest, requests: 0 }
+        Self { streams: Vec::new(), widest, requests: 0, doubts: 0 }
     }
 
     /// Takes a request into account. Returns what to read ahead now, if anything.
     pub fn observe(&mut self, request: &Range<u64>) -> Option<Ahead> {
         self.requests += 1;
+        self.give_up_idle();
         let distance =
             |stream: &Stream| stream.end.abs_diff(request.start).min(stream.end.abs_diff(request.end));
         let nearest = self.streams.iter_mut().min_by_key(|stream| distance(stream));
         match nearest {
             Some(stream) if distance(stream) <= SLACK => {
                 stream.take(request, self.requests);
-                stream.ahead(self.widest)
+                if stream.went_on == Some(true) {
+                    self.doubts = 0;
+                }
+                stream.ahead(self.widest, EVIDENCE << self.doubts)
             }
             _ => {
                 self.begin(request);
@@ -87,20 +107,48 @@ impl Streams {
         if self.streams.len() == STREAMS
             && let Some(idle) = (0..STREAMS).min_by_key(|at| self.streams[*at].used)
         {
-            self.streams.swap_remove(idle);
+            let gone = self.streams.swap_remove(idle);
+            if gone.went_on == Some(false) {
+                self.doubts = (self.doubts + 1).min(MOST_DOUBTS);
+            }
         }
         let Range { start, end } = *request;
         let (asked, used) = (end - start, self.requests);
-        let is_over = Arc::default();
-        let window = FIRST_WINDOW;
-        self.streams.push(Stream { start, end, asked, still: 0, window, ahead: end, used, is_over });
+        self.streams.push(Stream {
+            start,
+            end,
+            asked,
+            requests: 1,
+            adjoin: true,
+            still: 0,
+            window: FIRST_WINDOW,
+            ahead: end,
+            went_on: None,
+            used,
+            is_over: Arc::default(),
+        });
+    }
+
+    /// A reader that has gone elsewhere may come back: then it is read ahead anew.
+    fn give_up_idle(&mut self) {
+        for stream in &mut self.streams {
+            if stream.ahead > stream.end && self.requests - stream.used > IDLE {
+                stream.is_over.store(true, Ordering::Relaxed);
+                stream.is_over = Arc::default();
+                stream.ahead = stream.end;
+                stream.window = FIRST_WINDOW;
+            }
+        }
     }
 }
 
 impl Stream {
     fn take(&mut self, request: &Range<u64>, number: u64) {
         self.used = number;
+        self.requests = self.requests.saturating_add(1);
+        self.adjoin &= request.start == self.end || request.end == self.start;
         self.still = if request.end > self.end { 0 } else { self.still.saturating_add(1) };
+        self.went_on = self.went_on.map(|went_on| went_on || self.still == 0);
         self.start = self.start.min(request.start);
         self.end = self.end.max(request.end);
         let spanned = self.end - self.start;
@@ -111,8 +159,10 @@ impl Stream {
         }
     }
 
-    fn ahead(&mut self, widest: u64) -> Option<Ahead> {
-        let is_sequential = self.asked >= EVIDENCE && self.asked >= (self.end - self.start) / 2;
+    fn ahead(&mut self, widest: u64, evidence: u64) -> Option<Ahead> {
+        let is_dense = self.asked >= (self.end - self.start) / 2;
+        let is_believed = self.went_on == Some(true) || self.asked >= evidence;
+        let is_sequential = is_dense && is_believed && (self.adjoin || self.requests >= FEW);
         let start = self.ahead.max(self.end);
         if !is_sequential || self.still > REORDERED || start - self.end > self.window / 2 {
             return None;
@@ -123,6 +173,7 @@ impl Stream {
             return None;
         }
         self.ahead = end;
+        self.went_on.get_or_insert(false);
         Some(Ahead { range: start..end, is_over: self.is_over.clone() })
     }
 }
@@ -210,6 +261,52 @@ mod tests {
             let requests = dice(len).take(20_000).map(|x| x % (size / len) * len).map(|at| at..at + len);
             assert_eq!(ahead(requests), [], "{len} bytes somewhere in {size}");
         }
+    }
+
+    #[test]
+    fn large_random_requests_are_soon_known_as_such() {
+        let within = |size: u64, step: u64| {
+            let places = dice(7).take(600).map(move |x| x % (size / step) * step);
+            ahead(places.map(|at| at..at + (1 << 20)))
+                .iter()
+                .map(|range| range.end - range.start)
+                .sum::<u64>()
+        };
+        assert_eq!(within(400 << 20, 4096), 0, "anywhere");
+        // Some of these follow each other.
+        assert!(within(400 << 20, 1 << 20) <= 4 << 20, "{}", within(400 << 20, 1 << 20));
+    }
+
+    #[test]
+    fn who_was_taken_for_another_is_believed_when_it_goes_on() {
+        let mut streams = Streams::new(WIDEST);
+        let mut observe = |requests: &mut dyn Iterator<Item = Range<u64>>| {
+            requests
+                .filter_map(|request| streams.observe(&request))
+                .map(|ahead| ahead.range)
+                .collect::<Vec<_>>()
+        };
+        for place in 1..=20 {
+            observe(&mut in_order(place << 30, 2, 1 << 20));
+        }
+        assert_covers(&observe(&mut in_order(0, 64, 1 << 20)), 64 << 20);
+    }
+
+    #[test]
+    fn what_was_read_ahead_of_an_idle_reader_is_given_up_and_read_when_it_goes_on() {
+        let mut streams = Streams::new(WIDEST);
+        let mut observe = |requests: &mut dyn Iterator<Item = Range<u64>>| {
+            requests.filter_map(|request| streams.observe(&request)).collect::<Vec<_>>()
+        };
+        let first = observe(&mut in_order(0, 16, 128 << 10));
+        let other = observe(&mut in_order(1 << 30, 15, 128 << 10));
+        assert!(!first[0].is_over.load(Ordering::Relaxed));
+        observe(&mut in_order((1 << 30) + (15 << 17), 2, 128 << 10));
+        assert!(first.iter().all(|ahead| ahead.is_over.load(Ordering::Relaxed)));
+        assert!(other.iter().all(|ahead| !ahead.is_over.load(Ordering::Relaxed)));
+        let again = observe(&mut in_order(2 << 20, 1, 128 << 10));
+        assert_eq!(again[0].range.start, (2 << 20) + (128 << 10));
+        assert!(!again[0].is_over.load(Ordering::Relaxed));
     }
 
     #[test]

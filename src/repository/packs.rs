@@ -19,7 +19,7 @@ use crate::format::pack::{self, PackEntry, PackKind};
 use crate::format::protocol::Forwarding;
 use crate::format::span_map;
 use crate::id::{BlobId, PackId};
-use crate::storage::Name;
+use crate::storage::{Name, Wanted};
 
 /// How many forwardings one read follows.
 const MAX_FORWARDS: usize = 16;
@@ -218,19 +218,32 @@ impl Packs {
         self.fetch(pack, at.offset, vec![0; at.sealed_len as usize])
     }
 
-    /// Fills a buffer with stored bytes as they are, from where a blob begins: several blobs that lie beside each other.
-    ///
-    /// # Errors
-    /// [`Error::Storage`], also if the pack ends before.
-    pub fn read_range(&self, kind: BlobKind, from: Location, sealed: Vec<u8>) -> Result<Vec<u8>> {
-        self.fetch(&pack_name(PackKind::of(kind), from.pack.id), from.offset, sealed)
+    /// Fills buffers with stored bytes as they are, each from where a blob begins: several blobs that lie beside each other. They may be read at
+    /// once; `take` gets each in the order given, or none where it could not be read.
+    pub fn read_ranges(
+        &self,
+        kind: BlobKind,
+        ranges: Vec<(Location, Vec<u8>)>,
+        take: &mut dyn FnMut(Option<Vec<u8>>),
+    ) {
+        let wanted = |(from, buf): (Location, Vec<u8>)| {
+            self.count(&buf);
+            let name = pack_name(PackKind::of(kind), from.pack.id);
+            Wanted { name, offset: from.offset.into(), buf }
+        };
+        let wanted = ranges.into_iter().map(wanted).collect();
+        self.objects.storage().read_ranges(wanted, &mut |read| take(read.ok()));
     }
 
     fn fetch(&self, pack: &Name, offset: u32, sealed: Vec<u8>) -> Result<Vec<u8>> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(sealed.len() as u64, Ordering::Relaxed);
+        self.count(&sealed);
         let read = self.objects.storage().read_into(pack, offset.into(), sealed);
         read.map_err(self.objects.failed("read", pack.as_str()))
+    }
+
+    fn count(&self, sealed: &[u8]) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(sealed.len() as u64, Ordering::Relaxed);
     }
 
     /// How often packs were read so far, and how many stored bytes that were.

@@ -11,7 +11,7 @@
 //! a device takes only so many before the next one waits. Puts and deletes are passed on as they are: a mount has none.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,10 +20,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 
-use super::{Listed, Name, Settle, Storage};
+use super::{Listed, Name, Settle, Storage, Taker, Wanted};
 
 /// Threads that read at most, those that wait for ever among them.
 const MOST_THREADS: usize = 64;
+/// Reads that somebody who wants several ranges has under way at once, while no more than half of the threads are busy.
+pub const AT_ONCE: usize = 8;
 /// Reads of one object, left behind, after which no more of them are begun.
 const MOST_BEHIND: usize = 4;
 /// How long a try may take while the storage does not answer.
@@ -67,6 +69,25 @@ struct Threads {
     queue: Receiver<Job>,
     all: AtomicUsize,
     idle: AtomicUsize,
+}
+
+/// Work on an object that a thread has begun.
+struct Pending<T> {
+    doing: &'static str,
+    object: Arc<str>,
+    receive: Receiver<io::Result<T>>,
+    /// When it is left behind.
+    ends: Instant,
+    /// How long it might have taken by itself.
+    allowed: Duration,
+    /// Whether its request leaves it less than that.
+    is_cut: bool,
+}
+
+/// One of several reads.
+enum Begun {
+    Done(io::Result<Vec<u8>>),
+    Pending(Pending<Vec<u8>>),
 }
 
 /// Whether the storage answers.
@@ -156,9 +177,18 @@ impl<S: Storage + 'static> Patient<S> {
     /// Has a thread do the work on an object, and waits for what it gives.
     fn ask<T: Send + 'static>(
         &self,
-        (doing, object): (&str, &str),
+        (doing, object): (&'static str, &str),
         work: impl Fn(&S) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
+        self.finish(self.begin((doing, object), work)?)
+    }
+
+    /// Has a thread begin to work on an object.
+    fn begin<T: Send + 'static>(
+        &self,
+        (doing, object): (&'static str, &str),
+        work: impl Fn(&S) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<Pending<T>> {
         if self.health.hangs(object) {
             return Err(late());
         }
@@ -170,17 +200,25 @@ impl<S: Storage + 'static> Patient<S> {
         let Some(allowed) = self.health.allowance(self.patience) else { return Err(late()) };
         let time = left.map_or(allowed, |left| left.min(allowed));
         let (send, receive) = bounded(1);
-        let (inner, health, own) = (self.inner.clone(), self.health.clone(), object.to_owned());
+        let object: Arc<str> = object.into();
+        let (inner, health, own) = (self.inner.clone(), self.health.clone(), object.clone());
+        let ends = Instant::now() + time;
         self.hand_out(Box::new(move || {
             let result = repeated(|| work(&inner));
             // A storage that says no has answered.
             health.answers();
             health.give(&own, &send, result);
         }))?;
-        match receive.recv_timeout(time) {
+        Ok(Pending { doing, object, receive, ends, allowed, is_cut: time < allowed })
+    }
+
+    /// Waits for what a thread gives.
+    fn finish<T>(&self, pending: Pending<T>) -> io::Result<T> {
+        let Pending { doing, object, receive, ends, allowed, is_cut } = pending;
+        match receive.recv_timeout(ends.saturating_duration_since(Instant::now())) {
             Ok(result) => result,
-            Err(RecvTimeoutError::Timeout) => self.health.leave(object, receive).unwrap_or_else(|| {
-                if time < allowed {
+            Err(RecvTimeoutError::Timeout) => self.health.leave(&object, receive).unwrap_or_else(|| {
+                if is_cut {
                     return Err(too_slow());
                 }
                 self.health.took_too_long(&format!("{doing} {object}"), allowed);
@@ -191,12 +229,19 @@ impl<S: Storage + 'static> Patient<S> {
     }
 
     /// Has a thread fill a buffer, which must be its own: it may be left behind.
-    fn read_elsewhere(&self, name: &Name, offset: u64, buf: Vec<u8>) -> io::Result<Vec<u8>> {
+    fn read_elsewhere(&self, name: &Name, offset: u64, buf: Vec<u8>) -> io::Result<Pending<Vec<u8>>> {
         let (own, buf) = (name.clone(), Mutex::new(buf));
-        self.ask(("reading", name.as_str()), move |inner| {
+        self.begin(("reading", name.as_str()), move |inner| {
             let mut buf = buf.lock();
             inner.read_range(&own, offset, &mut buf).map(|()| std::mem::take(&mut *buf))
         })
+    }
+
+    fn end(&self, begun: Begun) -> io::Result<Vec<u8>> {
+        match begun {
+            Begun::Done(result) => result,
+            Begun::Pending(pending) => self.finish(pending),
+        }
     }
 
     fn hand_out(&self, job: Job) -> io::Result<()> {
@@ -221,6 +266,11 @@ impl<S: Storage + 'static> Patient<S> {
 }
 
 impl Threads {
+    fn are_many_busy(&self) -> bool {
+        let all = self.all.load(Ordering::Relaxed);
+        all.saturating_sub(self.idle.load(Ordering::Relaxed)) >= MOST_THREADS / 2
+    }
+
     fn serve(&self) {
         for job in &self.queue {
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
@@ -278,7 +328,7 @@ impl<S: Storage + 'static> Storage for Patient<S> {
 
     fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         if !self.read_if_cached(name, offset, buf) {
-            buf.copy_from_slice(&self.read_elsewhere(name, offset, vec![0; buf.len()])?);
+            buf.copy_from_slice(&self.finish(self.read_elsewhere(name, offset, vec![0; buf.len()])?)?);
         }
         Ok(())
     }
@@ -287,7 +337,31 @@ impl<S: Storage + 'static> Storage for Patient<S> {
         if self.read_if_cached(name, offset, &mut buf) {
             return Ok(buf);
         }
-        self.read_elsewhere(name, offset, buf)
+        self.finish(self.read_elsewhere(name, offset, buf)?)
+    }
+
+    fn read_ranges(&self, ranges: Vec<Wanted>, take: &mut Taker<'_>) {
+        // Those that were begun, or are there, and come behind one that was begun.
+        let mut begun: VecDeque<Begun> = VecDeque::new();
+        for Wanted { name, offset, mut buf } in ranges {
+            if self.read_if_cached(&name, offset, &mut buf) {
+                if begun.is_empty() {
+                    take(Ok(buf));
+                } else {
+                    begun.push_back(Begun::Done(Ok(buf)));
+                }
+                continue;
+            }
+            let most = if self.threads.are_many_busy() { 1 } else { AT_ONCE };
+            while begun.len() >= most
+                && let Some(first) = begun.pop_front()
+            {
+                take(self.end(first));
+            }
+            let read = self.read_elsewhere(&name, offset, buf);
+            begun.push_back(read.map_or_else(|error| Begun::Done(Err(error)), Begun::Pending));
+        }
+        begun.into_iter().for_each(|read| take(self.end(read)));
     }
 
     fn read_if_cached(&self, name: &Name, offset: u64, buf: &mut [u8]) -> bool {
@@ -437,6 +511,96 @@ mod tests {
         while !storage.health.behind.lock().is_empty() {
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Answers no read before so many are under way.
+    #[derive(Debug)]
+    struct Together {
+        memory: MemoryStorage,
+        under_way: AtomicUsize,
+        least: usize,
+    }
+
+    impl Storage for Together {
+        fn read(&self, name: &Name, limit: u64) -> io::Result<Vec<u8>> {
+            self.memory.read(name, limit)
+        }
+
+        fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+            self.under_way.fetch_add(1, Ordering::Relaxed);
+            while self.under_way.load(Ordering::Relaxed) < self.least {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            self.memory.read_range(name, offset, buf)
+        }
+
+        fn len(&self, name: &Name) -> io::Result<u64> {
+            self.memory.len(name)
+        }
+
+        fn put(&self, name: &Name, parts: &[&[u8]]) -> io::Result<()> {
+            self.memory.put(name, parts)
+        }
+
+        fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
+            self.memory.list(prefix)
+        }
+
+        fn delete(&self, name: &Name) -> io::Result<()> {
+            self.memory.delete(name)
+        }
+
+        fn settle(&self) -> Settle {
+            self.memory.settle()
+        }
+
+        fn describe(&self) -> String {
+            "together".into()
+        }
+    }
+
+    #[test]
+    fn several_ranges_are_read_at_once_and_come_in_order() {
+        let under_way = AtomicUsize::new(0);
+        let inner = Together { memory: MemoryStorage::new(), under_way, least: AT_ONCE };
+        let storage = Patient::new(inner, Duration::from_secs(60));
+        let object = name("packs/one");
+        storage.put(&object, &[&(0..=255).collect::<Vec<u8>>()]).unwrap();
+        let wanted = |offset: u64| Wanted { name: object.clone(), offset, buf: vec![0; 2] };
+        let mut found = Vec::new();
+        // The last one lies beyond the end.
+        let ranges = (0..3 * AT_ONCE as u64).chain([255]).map(wanted).collect();
+        storage.read_ranges(ranges, &mut |read| found.push(read.map_err(|error| error.kind())));
+        let last = found.pop();
+        assert_eq!(last, Some(Err(ErrorKind::UnexpectedEof)));
+        let expected: Vec<_> = (0..3 * AT_ONCE as u8).map(|at| Ok(vec![at, at + 1])).collect();
+        assert_eq!(found, expected);
+        assert!(storage.threads.all.load(Ordering::Relaxed) <= AT_ONCE + 2);
+    }
+
+    #[test]
+    fn who_wants_many_ranges_leaves_threads_to_others() {
+        let moody = Moody::default();
+        let hangs = moody.hangs.clone();
+        let storage = Patient::new(moody, Duration::from_millis(300));
+        let object = name("packs/one");
+        storage.put(&object, &[b"bytes"]).unwrap();
+        hangs.store(true, Ordering::Relaxed);
+        let wanted = || Wanted { name: object.clone(), offset: 0, buf: vec![0; 5] };
+        std::thread::scope(|scope| {
+            for _ in 0..MOST_THREADS / 4 {
+                scope.spawn(|| {
+                    let mut late = 0;
+                    storage.read_ranges((0..20).map(|_| wanted()).collect(), &mut |read| {
+                        late += usize::from(is_late(read));
+                    });
+                    assert_eq!(late, 20);
+                });
+            }
+        });
+        // Those that looked at the same moment may have begun one more each.
+        assert!(storage.threads.all.load(Ordering::Relaxed) <= MOST_THREADS * 3 / 4);
+        hangs.store(false, Ordering::Relaxed);
     }
 
     #[test]
