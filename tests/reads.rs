@@ -3,7 +3,9 @@
 mod common;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use common::watched::Watched;
 use common::{file_of, make, noise, open, options, reader_of};
@@ -18,6 +20,7 @@ use copal::image::reader::ImageReader;
 use copal::repository::reference::Reference;
 use copal::repository::{Error, Repository};
 use copal::storage::memory::MemoryStorage;
+use copal::storage::patient::{AT_ONCE, Patient};
 use copal::storage::recorder::{Call, Op, Recorder};
 
 /// Small chunks, so that a few megabytes make thousands.
@@ -257,6 +260,55 @@ fn chunks_that_lie_beside_each_other_are_one_read() {
     reader_of(&repository).read_at(&image, 0, &mut buffer).expect("read");
     let reads = pack_reads(&recorder);
     assert!(buffer == bytes && reads.len() <= 5, "{reads:?}");
+}
+
+#[test]
+fn scattered_chunks_are_read_at_once_and_who_wants_another_waits_for_none_of_them() {
+    const CHUNK: usize = 4096;
+    let (recorder, _, image, bytes) = many_chunks();
+    let storage = Watched::new(recorder);
+    let (is_on, is_over, begun) =
+        (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+    let (on, over, count) = (is_on.clone(), is_over.clone(), begun.clone());
+    // As many as are read at once do not come back before all of this is over.
+    storage.watch(move |op, name| {
+        let is_chunk = op == Op::ReadRange && name.starts_with("packs/");
+        if is_chunk && on.load(Ordering::SeqCst) && count.fetch_add(1, Ordering::SeqCst) < AT_ONCE {
+            let start = Instant::now();
+            while !over.load(Ordering::SeqCst) && start.elapsed() < Duration::from_secs(60) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    });
+    let reader = reader_of(&open(Patient::new(storage, Duration::from_secs(600))));
+    let read = |chunk: usize| {
+        let mut buffer = vec![0; CHUNK];
+        reader.read_at(&image, (chunk * CHUNK) as u64, &mut buffer).expect("read");
+        assert!(buffer == bytes[chunk * CHUNK..][..CHUNK]);
+    };
+    // Every second one is there. Of the others, the last in the order of packs, which may be another.
+    (0..128).step_by(2).for_each(read);
+    let map = reader.maps().span(&image, 0).expect("map").expect("data");
+    let place = |chunk: &usize| {
+        let at = map.locations[map.map.extents[*chunk].chunk as usize];
+        (at.pack.id, at.offset)
+    };
+    let last = (1..128).step_by(2).max_by_key(place).expect("one");
+    is_on.store(true, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        scope.spawn(|| reader.load_ahead(&image, &(0..128 * CHUNK as u64)));
+        while begun.load(Ordering::SeqCst) < AT_ONCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let start = Instant::now();
+        read(last);
+        assert!(start.elapsed() < Duration::from_secs(60), "it waited for what is loaded ahead");
+        assert_eq!(begun.load(Ordering::SeqCst), AT_ONCE + 1);
+        is_over.store(true, Ordering::SeqCst);
+    });
+    let counts = reader.counts().chunks;
+    assert_eq!((counts.loads, counts.ahead), (65, 63), "{counts:?}");
 }
 
 #[test]

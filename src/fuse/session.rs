@@ -21,11 +21,16 @@ use crate::format::record::Member;
 use crate::image::reader::ImageReader;
 use crate::repository::archives::Archive;
 use crate::repository::{self, Repository};
+use crate::task::workers;
 
 /// Readahead of the mount where it may be set, in KiB. The kernel's own 128 KiB halve a sequential reader's speed.
 const READ_AHEAD_KB: u32 = 4096;
-/// Threads that serve requests beyond one per core: one that waits for storage or for another's chunk keeps no core busy.
-const EXTRA_THREADS: usize = 6;
+/// Threads that serve requests beyond one per core: one that waits for storage or for another's chunk keeps no core busy, and where storage is slow
+/// most of them wait.
+const EXTRA_THREADS: usize = 14;
+/// The same where chunks are longer than [`LARGE_CHUNK`] bytes: a thread holds one as it is stored and one opened.
+const FEWER_THREADS: usize = 6;
+const LARGE_CHUNK: u32 = 1 << 20;
 
 /// Options that are always so, that mean nothing on a read-only mount, or that only mount(8) looks at.
 const IGNORED: [&str; 26] = [
@@ -154,7 +159,8 @@ pub fn mount(
     let files = Arc::new(Files::new(reader, overlays(repository, options)?));
     let kernel = Kernel::new(tree, files.clone(), options.owner);
     let refused = |source| MountError::Refused { path: path.to_owned(), source };
-    let session = open_session(kernel, path, options).map_err(refused)?;
+    let threads = threads(repository);
+    let session = open_session(kernel, path, options, threads).map_err(refused)?;
     // Before the mount is of use to anybody, who might end it and put another in its place.
     let device = mount_on(path).map(|mount| mount.device).unwrap_or_default();
     let session = session.spawn().map_err(|error| {
@@ -199,8 +205,13 @@ fn open_device() -> io::Result<File> {
 }
 
 /// Root mounts directly, so that the mount table shows our type, which fuser leaves out. Others go through the setuid helper.
-fn open_session(kernel: Kernel, path: &Path, options: &MountOptions) -> io::Result<Session<Kernel>> {
-    let config = config(options);
+fn open_session(
+    kernel: Kernel,
+    path: &Path,
+    options: &MountOptions,
+    threads: usize,
+) -> io::Result<Session<Kernel>> {
+    let config = config(options, threads);
     if !rustix::process::geteuid().is_root() {
         return Session::new(kernel, path, &config);
     }
@@ -234,7 +245,13 @@ fn open_session(kernel: Kernel, path: &Path, options: &MountOptions) -> io::Resu
     session
 }
 
-fn config(options: &MountOptions) -> Config {
+/// How many threads serve requests.
+fn threads(repository: &Repository) -> usize {
+    let extra = if repository.config().chunker.max > LARGE_CHUNK { FEWER_THREADS } else { EXTRA_THREADS };
+    workers() + extra
+}
+
+fn config(options: &MountOptions, threads: usize) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(options.source.replace(',', "_")),
@@ -256,8 +273,7 @@ fn config(options: &MountOptions) -> Config {
         Access::Root => SessionACL::RootAndOwner,
         Access::Other => SessionACL::All,
     };
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    config.n_threads = Some(cores + EXTRA_THREADS);
+    config.n_threads = Some(threads);
     config.clone_fd = true;
     config
 }

@@ -244,14 +244,18 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Cache<K, V, E> {
         Asked::Mine(self.claim(flights, key, Purpose::Demand))
     }
 
+    /// Of each key, whether anybody has it or loads it now.
+    pub fn are_known(&self, keys: impl Iterator<Item = K>) -> Vec<bool> {
+        let state = self.state.lock();
+        keys.map(|key| state.knows(&key)).collect()
+    }
+
     /// Takes upon the caller to load those keys that nobody has and nobody loads; the others are `None`.
     pub fn claim_ahead(&self, keys: impl Iterator<Item = K>) -> Vec<Option<Claim<'_, K, V, E>>> {
         let mut state = self.state.lock();
-        let State { new, kept, flights, .. } = &mut *state;
         let claims = keys.map(|key| {
-            let is_there = new.entries.contains(&key) || kept.entries.contains(&key);
-            let is_free = !is_there && !flights.contains_key(&key);
-            is_free.then(|| self.claim(flights, key, Purpose::Ahead))
+            let is_free = !state.knows(&key);
+            is_free.then(|| self.claim(&mut state.flights, key, Purpose::Ahead))
         });
         claims.collect()
     }
@@ -305,6 +309,10 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Cache<K, V, E> {
 }
 
 impl<K: Hash + Eq + Copy, V: Clone, E> State<K, V, E> {
+    fn knows(&self, key: &K) -> bool {
+        self.new.entries.contains(key) || self.kept.entries.contains(key) || self.flights.contains_key(key)
+    }
+
     /// Takes what was loaded ahead before a moment for what nobody waits for. It stays as long as anything else.
     fn give_up_ahead(&mut self, before: Instant) {
         while let Some((key, since)) = self.ahead.front() {

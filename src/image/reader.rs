@@ -180,7 +180,9 @@ impl ImageReader {
                 let together;
                 (together, used) = used.split_at(batch(&map, used));
                 let places = together.iter().filter_map(|extent| place_of(&map, extent.chunk as usize).ok());
-                let wanted = places.map(|(chunk, at)| Wanted { chunk, at, own: () });
+                let known = self.chunks.are_known(places.clone().map(|(chunk, _)| chunk.id));
+                let wanted = places.zip(known).filter(|(_, is_known)| !is_known);
+                let wanted = wanted.map(|((chunk, at), _)| Wanted { chunk, at, own: () });
                 // No more is claimed than is read at once: who wants one of the others meanwhile does not wait for these.
                 for runs in runs::into_runs(wanted.collect()).chunks(AT_ONCE) {
                     self.load_runs_ahead(runs);
