@@ -19,6 +19,7 @@ use copal::image::cache::CacheCounts;
 use copal::image::reader::ImageReader;
 use copal::repository::reference::Reference;
 use copal::repository::{Error, Repository};
+use copal::storage::Storage;
 use copal::storage::memory::MemoryStorage;
 use copal::storage::patient::{AT_ONCE, Patient};
 use copal::storage::recorder::{Call, Op, Recorder};
@@ -309,6 +310,36 @@ fn scattered_chunks_are_read_at_once_and_who_wants_another_waits_for_none_of_the
     });
     let counts = reader.counts().chunks;
     assert_eq!((counts.loads, counts.ahead), (65, 63), "{counts:?}");
+}
+
+#[test]
+fn a_chunk_that_was_not_found_in_time_is_not_taken_for_lost() {
+    let (recorder, repository, image, _) = many_chunks();
+    let packs: Vec<_> = recorder.list("packs").expect("list").into_iter().map(|listed| listed.name).collect();
+    for pack in &packs {
+        recorder.delete(pack).expect("delete");
+    }
+    drop(repository);
+    let storage = Watched::new(recorder);
+    let hangs = Arc::new(AtomicBool::new(true));
+    let hanging = hangs.clone();
+    // What would lead to them does not answer.
+    storage.watch(move |_, name| {
+        while name.starts_with("index") && hanging.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    });
+    let reader = reader_of(&open(Patient::new(storage, Duration::from_millis(500))));
+    let read = || reader.read_at(&image, 0, &mut [0; 4096]).expect_err("no pack");
+    let error = read();
+    assert!(error.is_late(), "{error}");
+    hangs.store(false, Ordering::SeqCst);
+    let start = Instant::now();
+    while read().is_late() && start.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(matches!(*read(), Error::LostBlob { .. }), "{}", read());
 }
 
 #[test]

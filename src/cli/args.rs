@@ -123,7 +123,7 @@ Packs that an interrupted backup left are freed too, so run the backup again fir
     #[command(after_help = "\
 Examples:
   copal mount /srv/backups /mnt/backups
-  losetup -Pf --show /mnt/backups/web01/latest.img
+  losetup -Pf --show --direct-io=on /mnt/backups/web01/latest.img
 Options for -o: allow_other, allow_root, uid=N, gid=N, mode=OCTAL, cache_size=SIZE, passphrase_file=FILE,
 key_file=FILE, and those of mount(8). From fstab, with a link mount.fuse.copal to this program in /sbin:
   /srv/backups /mnt/backups fuse.copal key_file=/etc/copal.key,noauto 0 0")]

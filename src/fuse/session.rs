@@ -31,6 +31,8 @@ const EXTRA_THREADS: usize = 14;
 /// The same where chunks are longer than [`LARGE_CHUNK`] bytes: a thread holds one as it is stored and one opened.
 const FEWER_THREADS: usize = 6;
 const LARGE_CHUNK: u32 = 1 << 20;
+/// As many threads are enough, unless there are more cores.
+const MOST_THREADS: usize = 24;
 
 /// Options that are always so, that mean nothing on a read-only mount, or that only mount(8) looks at.
 const IGNORED: [&str; 26] = [
@@ -248,7 +250,8 @@ fn open_session(
 /// How many threads serve requests.
 fn threads(repository: &Repository) -> usize {
     let extra = if repository.config().chunker.max > LARGE_CHUNK { FEWER_THREADS } else { EXTRA_THREADS };
-    workers() + extra
+    let cores = workers();
+    (cores + extra).min(cores.max(MOST_THREADS))
 }
 
 fn config(options: &MountOptions, threads: usize) -> Config {

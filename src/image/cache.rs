@@ -24,6 +24,8 @@ const NEW_SHARE: usize = 4;
 const AHEAD_LIFE: Duration = Duration::from_secs(30);
 /// The part of the space that must have been loaded since something came, or else who asks for it again may be the same reader, in small steps.
 const AGE_SHARE: usize = 8;
+/// The same in bytes, at least: what a reader in order and those who load ahead of it may be apart.
+const LEAST_AGE: usize = 16 << 20;
 /// The part of the space that keys of what has left may take.
 const LEFT_SHARE: usize = 32;
 
@@ -96,8 +98,8 @@ struct Entry<V> {
     cost: usize,
     /// Loaded ahead, and not asked for since.
     ahead: bool,
-    /// How many bytes had been loaded when it was asked for first.
-    since: u64,
+    /// How many bytes had been loaded when it was asked for first; `None` if it never was.
+    since: Option<u64>,
 }
 
 /// Entries, and how many bytes they take.
@@ -220,7 +222,8 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Cache<K, V, E> {
         let mut returns = false;
         let found = kept.entries.get_mut(&key).or_else(|| {
             let entry = new.entries.get_mut(&key)?;
-            returns = !entry.ahead && *loaded - entry.since > (self.capacity / AGE_SHARE) as u64;
+            let since = *entry.since.get_or_insert(*loaded);
+            returns = *loaded - since > (self.capacity / AGE_SHARE).max(LEAST_AGE) as u64;
             Some(entry)
         });
         if let Some(entry) = found {
@@ -228,7 +231,6 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Cache<K, V, E> {
             if std::mem::take(&mut entry.ahead) {
                 counts.ahead_used += 1;
                 *ahead_bytes -= entry.cost;
-                entry.since = *loaded;
             }
             let value = entry.value.clone();
             if returns && let Some(entry) = new.remove(&key) {
@@ -339,7 +341,7 @@ impl<K: Hash + Eq + Copy, V: Clone, E> State<K, V, E> {
             self.ahead.push_back((key, Instant::now()));
         }
         self.loaded += entry.cost as u64;
-        let entry = Entry { since: self.loaded, ..entry };
+        let entry = Entry { since: (!entry.ahead).then_some(self.loaded), ..entry };
         let returns = self.left.pop(&key).is_some();
         (if returns { &mut self.kept } else { &mut self.new }).put(key, entry);
         let mut displaced = Vec::new();
@@ -387,7 +389,7 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Claim<'_, K, V, E> {
             state.counts.ahead += 1;
             state.counts.ahead_used += u64::from(is_wanted);
         }
-        state.insert(self.key, Entry { value, cost, ahead: !is_wanted, since: 0 }, self.cache.capacity)
+        state.insert(self.key, Entry { value, cost, ahead: !is_wanted, since: None }, self.cache.capacity)
     }
 
     /// For whom.
@@ -477,16 +479,16 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_all_the_time_outlasts_scans_of_any_length() {
-        let cache: Cache<u32, u32, ()> = Cache::new(100 * COST);
+        let cache: Cache<u32, u32, ()> = Cache::new(1000 * COST);
         let hot = || (0..20).for_each(|key| load(&cache, key));
         // A filesystem reads these now and then, long before they would have to leave.
-        (0..4).for_each(|round| {
-            hot();
-            (100 * (round + 1)..).take(20).for_each(|key| load(&cache, key));
-        });
-        assert_eq!(cache.counts().loads, 100);
+        hot();
+        (1000..1300).for_each(|key| load(&cache, key));
+        hot();
+        assert_eq!(cache.counts().loads, 320);
         // More than is remembered of what has left.
-        (1000..9000).for_each(|key| load(&cache, key));
+        (10_000..30_000).for_each(|key| load(&cache, key));
+        assert!(cache.state.lock().left.len() < 15_000);
         let before = cache.counts();
         hot();
         assert_eq!(cache.counts(), CacheCounts { hits: before.hits + 20, ..before });
@@ -494,16 +496,17 @@ mod tests {
 
     #[test]
     fn who_reads_a_chunk_in_small_steps_does_not_ask_for_it_again() {
-        let cache: Cache<u32, u32, ()> = Cache::new(100 * COST);
+        let cache: Cache<u32, u32, ()> = Cache::new(1000 * COST);
         let steps = |key: u32| (0..16).for_each(|_| load(&cache, key));
-        (0..150).for_each(steps);
+        (0..1500).for_each(steps);
         assert_eq!(cache.state.lock().kept.bytes, 0);
         // Nor who comes to what was loaded ahead for it, however late.
-        for claim in cache.claim_ahead([1000].into_iter()).into_iter().flatten() {
-            claim.land(Ok((1000, LEN))).unwrap();
+        for claim in cache.claim_ahead([5000].into_iter()).into_iter().flatten() {
+            claim.land(Ok((5000, LEN))).unwrap();
         }
-        (200..220).for_each(steps);
-        steps(1000);
+        cache.state.lock().give_up_ahead(Instant::now());
+        (2000..2400).for_each(steps);
+        steps(5000);
         assert_eq!(cache.state.lock().kept.bytes, 0);
     }
 

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::Image;
 use super::reader::ImageReader;
 use super::streams::Ahead;
+use crate::storage::patient::as_request;
 use crate::task::workers;
 
 /// Bytes of an image that one thread loads at a time.
@@ -72,7 +73,8 @@ impl Prefetcher {
 fn work(reader: &ImageReader, pieces: &Receiver<Piece>, has_ended: &AtomicBool) {
     for Piece { image, range, is_over } in pieces {
         if !is_over.load(Ordering::Relaxed) && !has_ended.load(Ordering::Relaxed) {
-            reader.load_ahead(&image, &range);
+            // Somebody may come to wait for it.
+            as_request(|| reader.load_ahead(&image, &range));
         }
     }
 }

@@ -46,12 +46,17 @@ struct Bench {
 impl Bench {
     fn buffer(&mut self, len: usize) -> Vec<u8> {
         let mut buffer = self.sealed.pop().unwrap_or_default();
+        if buffer.capacity() < len {
+            // No more than is needed, which growing would take.
+            buffer = Vec::with_capacity(len);
+        }
         buffer.resize(len, 0);
         buffer
     }
 
     /// One chunk may be of any length, and there are many threads.
     fn tidy(&mut self) {
+        self.plain.clear();
         self.plain.shrink_to(LONGEST as usize);
         let mut kept = 0;
         self.sealed.retain(|buffer| {
@@ -109,8 +114,8 @@ fn open_runs<T>(packs: &Packs, runs: Vec<Run<T>>, take: &mut Opened<'_, T>) {
                 together.push(run);
             }
             open_together(packs, together, bench, take);
+            bench.tidy();
         }
-        bench.tidy();
     });
 }
 

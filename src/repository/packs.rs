@@ -3,6 +3,7 @@
 //! Every blob is verified: its seal, its length, and its id recomputed from its content. Nothing is written.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,6 +20,7 @@ use crate::format::pack::{self, PackEntry, PackKind};
 use crate::format::protocol::Forwarding;
 use crate::format::span_map;
 use crate::id::{BlobId, PackId};
+use crate::storage::patient::noticing_late;
 use crate::storage::{Name, Wanted};
 
 /// How many forwardings one read follows.
@@ -134,13 +136,20 @@ impl Packs {
             Err(error) if matches!(error, Error::Codec(_)) || error.is_late() => return Err(error),
             Err(error) => error,
         };
-        let elsewhere = self.read_forwarded(kind, id, hint).or_else(|| self.read_indexed(kind, id, hint));
-        elsewhere.ok_or_else(|| Error::LostBlob {
-            kind: kind_name(kind),
-            id: *id,
-            pack: hint.pack.id,
-            offset: hint.offset,
-            reason: reason(&first),
+        let (elsewhere, was_late) = noticing_late(|| {
+            self.read_forwarded(kind, id, hint).or_else(|| self.read_indexed(kind, id, hint))
+        });
+        elsewhere.ok_or_else(|| {
+            let pack = hint.pack.id;
+            if was_late {
+                // What would have led to it may be there.
+                let name = pack_name(PackKind::of(kind), pack);
+                return self.objects.failed("find what is gone from", name.as_str())(
+                    ErrorKind::TimedOut.into(),
+                );
+            }
+            let (kind, reason) = (kind_name(kind), reason(&first));
+            Error::LostBlob { kind, id: *id, pack, offset: hint.offset, reason }
         })
     }
 
@@ -425,9 +434,9 @@ impl Packs {
         if self.lost.lock().contains(id) {
             return None;
         }
-        let found = self.search_index(kind, id, hint);
+        let (found, was_late) = noticing_late(|| self.search_index(kind, id, hint));
         let mut lost = self.lost.lock();
-        if found.is_none() && lost.len() < MAX_REMEMBERED {
+        if found.is_none() && !was_late && lost.len() < MAX_REMEMBERED {
             lost.insert(*id);
         }
         found

@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -24,8 +24,10 @@ use super::{Listed, Name, Settle, Storage, Taker, Wanted};
 
 /// Threads that read at most, those that wait for ever among them.
 const MOST_THREADS: usize = 64;
-/// Reads that somebody who wants several ranges has under way at once, while no more than half of the threads are busy.
-pub const AT_ONCE: usize = 8;
+/// Reads that somebody who wants several ranges has under way at once, and reads of one object beyond which nobody begins another beside his own.
+pub const AT_ONCE: usize = 4;
+/// Reads that are begun beside others of the same asker, at most, of all askers together.
+const MOST_BESIDE: usize = 40;
 /// Reads of one object, left behind, after which no more of them are begun.
 const MOST_BEHIND: usize = 4;
 /// How long a try may take while the storage does not answer.
@@ -34,6 +36,8 @@ const TRY: Duration = Duration::from_secs(2);
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 /// How much longer than one read all reads of a request may take.
 pub const REQUEST: u32 = 2;
+/// How often it is told that the storage is too slow for a request, at most.
+const TOLD: Duration = Duration::from_secs(60);
 /// How often a read that failed for a reason that may pass is repeated, and how long after the first failure; longer each time.
 const REPEATS: u32 = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -43,6 +47,8 @@ type Job = Box<dyn FnOnce() + Send>;
 thread_local! {
     /// When the request began that this thread works on.
     static BEGUN: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// Whether a read of this thread was late.
+    static WAS_LATE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Does something that somebody waits for: what this thread reads for it takes at most [`REQUEST`] times as long as one read may.
@@ -51,6 +57,15 @@ pub fn as_request<T>(work: impl FnOnce() -> T) -> T {
     let done = work();
     BEGUN.set(outer);
     done
+}
+
+/// Does something that makes do without what it cannot read, and tells whether anything of that was merely late.
+pub fn noticing_late<T>(work: impl FnOnce() -> T) -> (T, bool) {
+    let outer = WAS_LATE.replace(false);
+    let done = work();
+    let was_late = WAS_LATE.get();
+    WAS_LATE.set(outer || was_late);
+    (done, was_late)
 }
 
 /// Storage that answers in time or fails.
@@ -68,26 +83,54 @@ pub struct Patient<S> {
 struct Threads {
     queue: Receiver<Job>,
     all: AtomicUsize,
-    idle: AtomicUsize,
+    /// Reads that have begun, or wait for a thread, and have not ended.
+    reads: AtomicUsize,
+    /// Of these, begun beside others of the same asker who still waits for them.
+    beside: AtomicUsize,
+}
+
+/// A read on its way.
+#[derive(Debug)]
+struct Ticket {
+    object: Arc<str>,
+    /// When it has had all the time that one read may take.
+    due: Instant,
+    /// Whether nobody waits for it any more; written while [`Health::objects`] is held.
+    is_left: AtomicBool,
 }
 
 /// Work on an object that a thread has begun.
 struct Pending<T> {
     doing: &'static str,
-    object: Arc<str>,
+    ticket: Arc<Ticket>,
     receive: Receiver<io::Result<T>>,
-    /// When it is left behind.
+    /// When it is left behind: when it is due, or its request has no more time.
     ends: Instant,
-    /// How long it might have taken by itself.
     allowed: Duration,
-    /// Whether its request leaves it less than that.
-    is_cut: bool,
 }
 
 /// One of several reads.
 enum Begun {
     Done(io::Result<Vec<u8>>),
-    Pending(Pending<Vec<u8>>),
+    Pending(Pending<Vec<u8>>, Option<Beside>),
+}
+
+/// The right to read beside others of the same asker.
+struct Beside(Arc<Threads>);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.beside.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Reads of an object.
+#[derive(Debug, Default)]
+struct Reads {
+    /// Those that have not come back.
+    under_way: usize,
+    /// When those of them that were left behind are due.
+    behind: Vec<Instant>,
 }
 
 /// Whether the storage answers.
@@ -96,8 +139,10 @@ struct Health {
     place: String,
     /// When a read last took too long, if none has succeeded since.
     stuck: Mutex<Option<Instant>>,
-    /// How many reads of an object were left behind and have not come back. Held while a result changes hands, so that each is either given or left.
-    behind: Mutex<HashMap<String, usize>>,
+    /// Reads that have not come back. Held while a result changes hands, so that each is either given or left.
+    objects: Mutex<HashMap<Arc<str>, Reads>>,
+    /// When it was last told that the storage is too slow for a request.
+    told: Mutex<Option<Instant>>,
 }
 
 impl Health {
@@ -118,33 +163,65 @@ impl Health {
         }
     }
 
-    /// Whether so many reads of an object hang that one more would be lost, too.
+    /// Whether so many reads of an object hang that one more would be lost, too. One that its request had no more time for does not hang yet.
     fn hangs(&self, object: &str) -> bool {
-        self.behind.lock().get(object).is_some_and(|count| *count >= MOST_BEHIND)
+        let objects = self.objects.lock();
+        let Some(reads) = objects.get(object).filter(|reads| reads.behind.len() >= MOST_BEHIND) else {
+            return false;
+        };
+        let now = Instant::now();
+        reads.behind.iter().filter(|due| **due <= now).count() >= MOST_BEHIND
+    }
+
+    fn begin(&self, object: &str, allowed: Duration) -> Arc<Ticket> {
+        let object: Arc<str> = object.into();
+        self.objects.lock().entry(object.clone()).or_default().under_way += 1;
+        Arc::new(Ticket { object, due: Instant::now() + allowed, is_left: AtomicBool::new(false) })
     }
 
     /// Gives a result to who waits for it, if anybody does.
-    fn give<T>(&self, object: &str, send: &Sender<T>, result: T) {
-        let mut behind = self.behind.lock();
-        if send.send(result).is_err()
-            && let Some(count) = behind.get_mut(object)
-        {
-            *count -= 1;
-            if *count == 0 {
-                behind.remove(object);
+    fn give<T>(&self, ticket: &Ticket, send: &Sender<T>, result: T) {
+        let mut objects = self.objects.lock();
+        let _ = send.send(result);
+        if let Some(reads) = objects.get_mut(&ticket.object) {
+            reads.under_way = reads.under_way.saturating_sub(1);
+            if ticket.is_left.load(Ordering::Relaxed)
+                && let Some(at) = reads.behind.iter().position(|due| *due == ticket.due)
+            {
+                reads.behind.swap_remove(at);
+            }
+            if reads.under_way == 0 {
+                objects.remove(&ticket.object);
             }
         }
     }
 
     /// Gives up waiting, unless the result has come just now.
-    fn leave<T>(&self, object: &str, receive: Receiver<T>) -> Option<T> {
-        let mut behind = self.behind.lock();
+    fn leave<T>(&self, ticket: &Ticket, receive: &Receiver<T>) -> Option<T> {
+        let mut objects = self.objects.lock();
         if let Ok(result) = receive.try_recv() {
             return Some(result);
         }
-        drop(receive);
-        *behind.entry(object.to_owned()).or_default() += 1;
+        ticket.is_left.store(true, Ordering::Relaxed);
+        objects.entry(ticket.object.clone()).or_default().behind.push(ticket.due);
         None
+    }
+
+    fn all_behind(&self) -> usize {
+        self.objects.lock().values().map(|reads| reads.behind.len()).sum()
+    }
+
+    fn is_busy(&self, object: &str) -> bool {
+        self.objects.lock().get(object).is_some_and(|reads| reads.under_way >= AT_ONCE)
+    }
+
+    fn was_too_slow(&self, allowed: Duration) {
+        let mut told = self.told.lock();
+        if told.is_none_or(|told| told.elapsed() > TOLD) {
+            *told = Some(Instant::now());
+            let all = (allowed * REQUEST).as_secs_f32();
+            log::warn!("{} is too slow: a request needed more than {all} s of it, and failed", self.place);
+        }
     }
 
     fn took_too_long(&self, what: &str, allowed: Duration) {
@@ -169,8 +246,15 @@ impl<S: Storage + 'static> Patient<S> {
     #[must_use]
     pub fn new(inner: S, patience: Duration) -> Self {
         let (jobs, queue) = unbounded();
-        let threads = Threads { queue, all: AtomicUsize::new(0), idle: AtomicUsize::new(0) };
-        let health = Health { place: inner.describe(), stuck: Mutex::new(None), behind: Mutex::default() };
+        let threads = Threads {
+            queue,
+            all: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
+            beside: AtomicUsize::new(0),
+        };
+        let place = inner.describe();
+        let health =
+            Health { place, stuck: Mutex::default(), objects: Mutex::default(), told: Mutex::default() };
         Self { inner: Arc::new(inner), patience, jobs, threads: Arc::new(threads), health: Arc::new(health) }
     }
 
@@ -195,33 +279,45 @@ impl<S: Storage + 'static> Patient<S> {
         let begun = BEGUN.get();
         let left = begun.map(|begun| (self.patience * REQUEST).saturating_sub(begun.elapsed()));
         if left.is_some_and(|left| left.is_zero()) {
+            self.health.was_too_slow(self.patience);
             return Err(too_slow());
         }
         let Some(allowed) = self.health.allowance(self.patience) else { return Err(late()) };
-        let time = left.map_or(allowed, |left| left.min(allowed));
         let (send, receive) = bounded(1);
-        let object: Arc<str> = object.into();
-        let (inner, health, own) = (self.inner.clone(), self.health.clone(), object.clone());
-        let ends = Instant::now() + time;
-        self.hand_out(Box::new(move || {
-            let result = repeated(|| work(&inner));
-            // A storage that says no has answered.
-            health.answers();
+        let ticket = self.health.begin(object, allowed);
+        let ends = left.map_or(ticket.due, |left| ticket.due.min(Instant::now() + left));
+        let (inner, health, own) = (self.inner.clone(), self.health.clone(), ticket.clone());
+        let given = send.clone();
+        let handed = self.hand_out(Box::new(move || {
+            // Nobody waits for one that found no thread in time.
+            let result = if own.is_left.load(Ordering::Relaxed) {
+                Err(ErrorKind::TimedOut.into())
+            } else {
+                let result = repeated(|| work(&inner));
+                // A storage that says no has answered.
+                health.answers();
+                result
+            };
             health.give(&own, &send, result);
-        }))?;
-        Ok(Pending { doing, object, receive, ends, allowed, is_cut: time < allowed })
+        }));
+        if let Err(error) = handed {
+            self.health.give(&ticket, &given, Err(ErrorKind::TimedOut.into()));
+            return Err(error);
+        }
+        Ok(Pending { doing, ticket, receive, ends, allowed })
     }
 
     /// Waits for what a thread gives.
     fn finish<T>(&self, pending: Pending<T>) -> io::Result<T> {
-        let Pending { doing, object, receive, ends, allowed, is_cut } = pending;
+        let Pending { doing, ticket, receive, ends, allowed } = pending;
         match receive.recv_timeout(ends.saturating_duration_since(Instant::now())) {
             Ok(result) => result,
-            Err(RecvTimeoutError::Timeout) => self.health.leave(&object, receive).unwrap_or_else(|| {
-                if is_cut {
+            Err(RecvTimeoutError::Timeout) => self.health.leave(&ticket, &receive).unwrap_or_else(|| {
+                if ends < ticket.due {
+                    self.health.was_too_slow(self.patience);
                     return Err(too_slow());
                 }
-                self.health.took_too_long(&format!("{doing} {object}"), allowed);
+                self.health.took_too_long(&format!("{doing} {}", ticket.object), allowed);
                 Err(late())
             }),
             Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("a thread that reads has panicked")),
@@ -240,25 +336,43 @@ impl<S: Storage + 'static> Patient<S> {
     fn end(&self, begun: Begun) -> io::Result<Vec<u8>> {
         match begun {
             Begun::Done(result) => result,
-            Begun::Pending(pending) => self.finish(pending),
+            Begun::Pending(pending, beside) => {
+                let result = self.finish(pending);
+                drop(beside);
+                result
+            }
         }
+    }
+
+    /// Whether one who has a read under way may begin another, of this object.
+    fn beside(&self, name: &Name) -> Option<Beside> {
+        if self.health.is_busy(name.as_str()) {
+            return None;
+        }
+        let more = |beside: usize| (beside < MOST_BESIDE).then_some(beside + 1);
+        let counted = self.threads.beside.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        counted.is_ok().then(|| Beside(self.threads.clone()))
     }
 
     fn hand_out(&self, job: Job) -> io::Result<()> {
         let threads = &self.threads;
-        // Whoever is idle is spoken for once; that a thread too many is started does no harm.
-        let claimed =
-            threads.idle.fetch_update(Ordering::AcqRel, Ordering::Acquire, |idle| idle.checked_sub(1));
-        if claimed.is_err() {
-            if threads.all.fetch_add(1, Ordering::AcqRel) >= MOST_THREADS {
-                threads.all.fetch_sub(1, Ordering::AcqRel);
-                return Err(late());
-            }
-            let own = threads.clone();
-            let thread = std::thread::Builder::new().name("copal-storage".into());
-            if let Err(error) = thread.spawn(move || own.serve()) {
-                threads.all.fetch_sub(1, Ordering::AcqRel);
-                return Err(error);
+        let reads = threads.reads.fetch_add(1, Ordering::AcqRel) + 1;
+        let refused = |error| {
+            threads.reads.fetch_sub(1, Ordering::AcqRel);
+            Err(error)
+        };
+        if reads > threads.all.load(Ordering::Acquire) {
+            let more = |all: usize| (all < MOST_THREADS).then_some(all + 1);
+            if threads.all.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok() {
+                let own = threads.clone();
+                let thread = std::thread::Builder::new().name("copal-storage".into());
+                if let Err(error) = thread.spawn(move || own.serve()) {
+                    threads.all.fetch_sub(1, Ordering::AcqRel);
+                    return refused(error);
+                }
+            } else if self.health.all_behind() >= MOST_THREADS / 2 {
+                // Most of those that are busy may be so for ever.
+                return refused(late());
             }
         }
         self.jobs.send(job).map_err(|_| io::Error::other("no thread reads any more"))
@@ -266,27 +380,24 @@ impl<S: Storage + 'static> Patient<S> {
 }
 
 impl Threads {
-    fn are_many_busy(&self) -> bool {
-        let all = self.all.load(Ordering::Relaxed);
-        all.saturating_sub(self.idle.load(Ordering::Relaxed)) >= MOST_THREADS / 2
-    }
-
     fn serve(&self) {
         for job in &self.queue {
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
             if done.is_err() {
                 log::error!("internal error: a read of storage panicked; please report this");
             }
-            self.idle.fetch_add(1, Ordering::AcqRel);
+            self.reads.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }
 
 fn late() -> io::Error {
+    WAS_LATE.set(true);
     io::Error::new(ErrorKind::TimedOut, "storage does not answer")
 }
 
 fn too_slow() -> io::Error {
+    WAS_LATE.set(true);
     let message = "storage is too slow for all that this request needs of it; see --storage-timeout";
     io::Error::new(ErrorKind::TimedOut, message)
 }
@@ -352,14 +463,18 @@ impl<S: Storage + 'static> Storage for Patient<S> {
                 }
                 continue;
             }
-            let most = if self.threads.are_many_busy() { 1 } else { AT_ONCE };
-            while begun.len() >= most
-                && let Some(first) = begun.pop_front()
-            {
-                take(self.end(first));
+            let mut beside = None;
+            while !begun.is_empty() {
+                beside = if begun.len() < AT_ONCE { self.beside(&name) } else { None };
+                if beside.is_some() {
+                    break;
+                }
+                begun.pop_front().into_iter().for_each(|first| take(self.end(first)));
             }
             let read = self.read_elsewhere(&name, offset, buf);
-            begun.push_back(read.map_or_else(|error| Begun::Done(Err(error)), Begun::Pending));
+            begun.push_back(
+                read.map_or_else(|error| Begun::Done(Err(error)), |pending| Begun::Pending(pending, beside)),
+            );
         }
         begun.into_iter().for_each(|read| take(self.end(read)));
     }
@@ -406,8 +521,6 @@ impl<S: Storage + 'static> Storage for Patient<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
     use super::*;
     use crate::storage::conformance::{self, name};
     use crate::storage::memory::MemoryStorage;
@@ -508,7 +621,7 @@ mod tests {
         while is_late(read(&bad)) {
             std::thread::sleep(Duration::from_millis(2));
         }
-        while !storage.health.behind.lock().is_empty() {
+        while !storage.health.objects.lock().is_empty() {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -559,6 +672,45 @@ mod tests {
         }
     }
 
+    /// Takes a while for each read.
+    #[derive(Debug)]
+    struct Slow(MemoryStorage);
+
+    impl Storage for Slow {
+        fn read(&self, name: &Name, limit: u64) -> io::Result<Vec<u8>> {
+            self.0.read(name, limit)
+        }
+
+        fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+            std::thread::sleep(Duration::from_millis(20));
+            self.0.read_range(name, offset, buf)
+        }
+
+        fn len(&self, name: &Name) -> io::Result<u64> {
+            self.0.len(name)
+        }
+
+        fn put(&self, name: &Name, parts: &[&[u8]]) -> io::Result<()> {
+            self.0.put(name, parts)
+        }
+
+        fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
+            self.0.list(prefix)
+        }
+
+        fn delete(&self, name: &Name) -> io::Result<()> {
+            self.0.delete(name)
+        }
+
+        fn settle(&self) -> Settle {
+            self.0.settle()
+        }
+
+        fn describe(&self) -> String {
+            "slow".into()
+        }
+    }
+
     #[test]
     fn several_ranges_are_read_at_once_and_come_in_order() {
         let under_way = AtomicUsize::new(0);
@@ -598,9 +750,48 @@ mod tests {
                 });
             }
         });
-        // Those that looked at the same moment may have begun one more each.
-        assert!(storage.threads.all.load(Ordering::Relaxed) <= MOST_THREADS * 3 / 4);
+        // Each has one in any case.
+        assert!(storage.threads.all.load(Ordering::Relaxed) <= MOST_BESIDE + MOST_THREADS / 4);
         hangs.store(false, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn what_a_request_had_no_more_time_for_is_not_taken_to_hang() {
+        let moody = Moody::default();
+        let hangs = moody.hangs.clone();
+        let patience = Duration::from_secs(60);
+        let storage = Patient::new(moody, patience);
+        let object = name("packs/one");
+        storage.put(&object, &[b"bytes"]).unwrap();
+        hangs.store(true, Ordering::Relaxed);
+        let wanted = || Wanted { name: object.clone(), offset: 0, buf: vec![0; 5] };
+        let mut late = 0;
+        let ((), noticed) = noticing_late(|| {
+            as_request(|| {
+                BEGUN.set(Instant::now().checked_sub(patience * REQUEST - Duration::from_millis(100)));
+                let ranges = (0..2 * MOST_BEHIND).map(|_| wanted()).collect();
+                storage.read_ranges(ranges, &mut |read| late += usize::from(is_late(read)));
+            });
+        });
+        assert!(noticed && late == 2 * MOST_BEHIND);
+        assert!(storage.health.all_behind() >= MOST_BEHIND && !storage.health.hangs(object.as_str()));
+        hangs.store(false, Ordering::Relaxed);
+        assert_eq!(storage.read(&object, 10).unwrap(), b"bytes");
+        assert!(!noticing_late(|| storage.read(&object, 10)).1);
+    }
+
+    #[test]
+    fn more_readers_than_threads_wait_for_their_turn() {
+        let storage = Arc::new(Patient::new(Slow(MemoryStorage::new()), Duration::from_secs(600)));
+        let object = name("packs/one");
+        storage.put(&object, &[b"bytes"]).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..3 * MOST_THREADS {
+                scope.spawn(|| assert_eq!(storage.read_into(&object, 0, vec![0; 5]).unwrap(), b"bytes"));
+            }
+        });
+        assert!(storage.threads.all.load(Ordering::Relaxed) <= MOST_THREADS);
+        assert_eq!(storage.threads.reads.load(Ordering::Relaxed), 0);
     }
 
     #[test]
