@@ -353,7 +353,7 @@ impl<K: Hash + Eq + Copy, V: Clone, E> State<K, V, E> {
             if entry.ahead {
                 self.ahead_bytes -= entry.cost;
                 self.counts.ahead_wasted += 1;
-            } else if from_new {
+            } else if from_new && entry.since.is_some() {
                 self.left.put(key, ());
             }
             displaced.push(entry);

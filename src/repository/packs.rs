@@ -186,6 +186,8 @@ impl Packs {
                 );
                 Ok(plain)
             }
+            // It may be whole there.
+            Err(second) if second.is_late() => Err(second),
             Err(_) => Err(error),
         }
     }

@@ -13,6 +13,7 @@
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -95,8 +96,25 @@ struct Ticket {
     object: Arc<str>,
     /// When it has had all the time that one read may take.
     due: Instant,
-    /// Whether nobody waits for it any more; written while [`Health::objects`] is held.
+    /// Whether a thread works on it, and whether nobody waits for it any more; both are written while [`Health::objects`] is held.
+    has_begun: AtomicBool,
     is_left: AtomicBool,
+}
+
+/// A read that a thread works on, or that waits for one.
+struct Reading(Arc<Threads>);
+
+impl Reading {
+    fn new(threads: &Arc<Threads>) -> Self {
+        threads.reads.fetch_add(1, Ordering::SeqCst);
+        Self(threads.clone())
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.reads.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Work on an object that a thread has begun.
@@ -176,7 +194,16 @@ impl Health {
     fn begin(&self, object: &str, allowed: Duration) -> Arc<Ticket> {
         let object: Arc<str> = object.into();
         self.objects.lock().entry(object.clone()).or_default().under_way += 1;
-        Arc::new(Ticket { object, due: Instant::now() + allowed, is_left: AtomicBool::new(false) })
+        let (has_begun, is_left) = Default::default();
+        Arc::new(Ticket { object, due: Instant::now() + allowed, has_begun, is_left })
+    }
+
+    /// Says that a thread works on it now; false if nobody waits for it any more.
+    fn start(&self, ticket: &Ticket) -> bool {
+        let _objects = self.objects.lock();
+        let is_wanted = !ticket.is_left.load(Ordering::Relaxed);
+        ticket.has_begun.store(is_wanted, Ordering::Relaxed);
+        is_wanted
     }
 
     /// Gives a result to who waits for it, if anybody does.
@@ -196,14 +223,16 @@ impl Health {
         }
     }
 
-    /// Gives up waiting, unless the result has come just now.
+    /// Gives up waiting, unless the result has come just now. One that found no thread hangs nowhere.
     fn leave<T>(&self, ticket: &Ticket, receive: &Receiver<T>) -> Option<T> {
         let mut objects = self.objects.lock();
         if let Ok(result) = receive.try_recv() {
             return Some(result);
         }
         ticket.is_left.store(true, Ordering::Relaxed);
-        objects.entry(ticket.object.clone()).or_default().behind.push(ticket.due);
+        if ticket.has_begun.load(Ordering::Relaxed) {
+            objects.entry(ticket.object.clone()).or_default().behind.push(ticket.due);
+        }
         None
     }
 
@@ -288,16 +317,22 @@ impl<S: Storage + 'static> Patient<S> {
         let ends = left.map_or(ticket.due, |left| ticket.due.min(Instant::now() + left));
         let (inner, health, own) = (self.inner.clone(), self.health.clone(), ticket.clone());
         let given = send.clone();
+        let reading = Reading::new(&self.threads);
         let handed = self.hand_out(Box::new(move || {
-            // Nobody waits for one that found no thread in time.
-            let result = if own.is_left.load(Ordering::Relaxed) {
-                Err(ErrorKind::TimedOut.into())
+            let result = if health.start(&own) {
+                let result = catch_unwind(AssertUnwindSafe(|| repeated(|| work(&inner))));
+                if result.is_ok() {
+                    // A storage that says no has answered, too.
+                    health.answers();
+                }
+                result.unwrap_or_else(|_| {
+                    log::error!("internal error: a read of storage panicked; please report this");
+                    Err(io::Error::other("a thread that reads has panicked"))
+                })
             } else {
-                let result = repeated(|| work(&inner));
-                // A storage that says no has answered.
-                health.answers();
-                result
+                Err(ErrorKind::TimedOut.into())
             };
+            drop(reading);
             health.give(&own, &send, result);
         }));
         if let Err(error) = handed {
@@ -311,16 +346,21 @@ impl<S: Storage + 'static> Patient<S> {
     fn finish<T>(&self, pending: Pending<T>) -> io::Result<T> {
         let Pending { doing, ticket, receive, ends, allowed } = pending;
         match receive.recv_timeout(ends.saturating_duration_since(Instant::now())) {
-            Ok(result) => result,
+            Ok(result) => {
+                if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut) {
+                    WAS_LATE.set(true);
+                }
+                result
+            }
             Err(RecvTimeoutError::Timeout) => self.health.leave(&ticket, &receive).unwrap_or_else(|| {
-                if ends < ticket.due {
+                if ends < ticket.due || !ticket.has_begun.load(Ordering::Relaxed) {
                     self.health.was_too_slow(self.patience);
                     return Err(too_slow());
                 }
                 self.health.took_too_long(&format!("{doing} {}", ticket.object), allowed);
                 Err(late())
             }),
-            Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("a thread that reads has panicked")),
+            Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("a thread that reads has ended")),
         }
     }
 
@@ -354,25 +394,26 @@ impl<S: Storage + 'static> Patient<S> {
         counted.is_ok().then(|| Beside(self.threads.clone()))
     }
 
+    /// Sends a job, whose [`Reading`] counts already, to a thread; starts one if there are more reads than threads. That one too many is started
+    /// does no harm.
     fn hand_out(&self, job: Job) -> io::Result<()> {
         let threads = &self.threads;
-        let reads = threads.reads.fetch_add(1, Ordering::AcqRel) + 1;
-        let refused = |error| {
-            threads.reads.fetch_sub(1, Ordering::AcqRel);
-            Err(error)
-        };
-        if reads > threads.all.load(Ordering::Acquire) {
+        while threads.reads.load(Ordering::SeqCst) > threads.all.load(Ordering::SeqCst) {
             let more = |all: usize| (all < MOST_THREADS).then_some(all + 1);
-            if threads.all.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok() {
-                let own = threads.clone();
-                let thread = std::thread::Builder::new().name("copal-storage".into());
-                if let Err(error) = thread.spawn(move || own.serve()) {
-                    threads.all.fetch_sub(1, Ordering::AcqRel);
-                    return refused(error);
+            if threads.all.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_err() {
+                if self.health.all_behind() >= MOST_THREADS / 2 {
+                    // Most of those that are busy may be so for ever.
+                    return Err(late());
                 }
-            } else if self.health.all_behind() >= MOST_THREADS / 2 {
-                // Most of those that are busy may be so for ever.
-                return refused(late());
+                break;
+            }
+            let own = threads.clone();
+            let thread = std::thread::Builder::new().name("copal-storage".into());
+            if let Err(error) = thread.spawn(move || own.serve()) {
+                if threads.all.fetch_sub(1, Ordering::SeqCst) == 1 {
+                    return Err(error);
+                }
+                break;
             }
         }
         self.jobs.send(job).map_err(|_| io::Error::other("no thread reads any more"))
@@ -381,13 +422,7 @@ impl<S: Storage + 'static> Patient<S> {
 
 impl Threads {
     fn serve(&self) {
-        for job in &self.queue {
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
-            if done.is_err() {
-                log::error!("internal error: a read of storage panicked; please report this");
-            }
-            self.reads.fetch_sub(1, Ordering::AcqRel);
-        }
+        self.queue.iter().for_each(|job| job());
     }
 }
 
@@ -598,7 +633,7 @@ mod tests {
     fn one_object_that_hangs_leaves_the_others_readable() {
         let moody = Moody::default();
         let hanging = moody.hanging.clone();
-        let storage = Patient::new(moody, Duration::from_millis(50));
+        let storage = Patient::new(moody, Duration::from_millis(500));
         let [bad, good] = ["packs/bad", "packs/good"].map(name);
         for object in [&bad, &good] {
             storage.put(object, &[b"bytes"]).unwrap();
@@ -768,7 +803,7 @@ mod tests {
         let mut late = 0;
         let ((), noticed) = noticing_late(|| {
             as_request(|| {
-                BEGUN.set(Instant::now().checked_sub(patience * REQUEST - Duration::from_millis(100)));
+                BEGUN.set(Instant::now().checked_sub(patience * REQUEST - Duration::from_secs(2)));
                 let ranges = (0..2 * MOST_BEHIND).map(|_| wanted()).collect();
                 storage.read_ranges(ranges, &mut |read| late += usize::from(is_late(read)));
             });
