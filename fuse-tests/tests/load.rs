@@ -223,5 +223,6 @@ fn under_any_load_every_byte_is_right_or_an_error() {
     let status = fs::read_to_string(format!("/proc/{}/status", mount.pid())).expect("status");
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("peak");
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024;
+    println!("the server took {} MiB at most", peak >> 20);
     assert!(peak <= CACHE + BESIDE_CACHE, "{} MiB", peak >> 20);
 }

@@ -25,14 +25,8 @@ use crate::task::workers;
 
 /// Readahead of the mount where it may be set, in KiB. The kernel's own 128 KiB halve a sequential reader's speed.
 const READ_AHEAD_KB: u32 = 4096;
-/// Threads that serve requests beyond one per core: one that waits for storage or for another's chunk keeps no core busy, and where storage is slow
-/// most of them wait.
-const EXTRA_THREADS: usize = 14;
-/// The same where chunks are longer than [`LARGE_CHUNK`] bytes: a thread holds one as it is stored and one opened.
-const FEWER_THREADS: usize = 6;
-const LARGE_CHUNK: u32 = 1 << 20;
-/// As many threads are enough, unless there are more cores.
-const MOST_THREADS: usize = 24;
+/// Threads that serve requests beyond one per core: one that waits for storage or for another's chunk keeps no core busy. Each holds up to 3 MiB.
+const EXTRA_THREADS: usize = 6;
 
 /// Options that are always so, that mean nothing on a read-only mount, or that only mount(8) looks at.
 const IGNORED: [&str; 26] = [
@@ -161,8 +155,7 @@ pub fn mount(
     let files = Arc::new(Files::new(reader, overlays(repository, options)?));
     let kernel = Kernel::new(tree, files.clone(), options.owner);
     let refused = |source| MountError::Refused { path: path.to_owned(), source };
-    let threads = threads(repository);
-    let session = open_session(kernel, path, options, threads).map_err(refused)?;
+    let session = open_session(kernel, path, options).map_err(refused)?;
     // Before the mount is of use to anybody, who might end it and put another in its place.
     let device = mount_on(path).map(|mount| mount.device).unwrap_or_default();
     let session = session.spawn().map_err(|error| {
@@ -207,13 +200,8 @@ fn open_device() -> io::Result<File> {
 }
 
 /// Root mounts directly, so that the mount table shows our type, which fuser leaves out. Others go through the setuid helper.
-fn open_session(
-    kernel: Kernel,
-    path: &Path,
-    options: &MountOptions,
-    threads: usize,
-) -> io::Result<Session<Kernel>> {
-    let config = config(options, threads);
+fn open_session(kernel: Kernel, path: &Path, options: &MountOptions) -> io::Result<Session<Kernel>> {
+    let config = config(options);
     if !rustix::process::geteuid().is_root() {
         return Session::new(kernel, path, &config);
     }
@@ -247,14 +235,7 @@ fn open_session(
     session
 }
 
-/// How many threads serve requests.
-fn threads(repository: &Repository) -> usize {
-    let extra = if repository.config().chunker.max > LARGE_CHUNK { FEWER_THREADS } else { EXTRA_THREADS };
-    let cores = workers();
-    (cores + extra).min(cores.max(MOST_THREADS))
-}
-
-fn config(options: &MountOptions, threads: usize) -> Config {
+fn config(options: &MountOptions) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(options.source.replace(',', "_")),
@@ -276,7 +257,7 @@ fn config(options: &MountOptions, threads: usize) -> Config {
         Access::Root => SessionACL::RootAndOwner,
         Access::Other => SessionACL::All,
     };
-    config.n_threads = Some(threads);
+    config.n_threads = Some(workers() + EXTRA_THREADS);
     config.clone_fd = true;
     config
 }

@@ -16,6 +16,9 @@ use crate::repository::packs::{Packs, is_possible};
 /// Sealed bytes that are read at once, at most, unless a single chunk is longer: a batch of chunks that do not compress, with what seals them.
 const LONGEST: u32 = (1 << 20) + (64 << 10);
 
+/// Buffers have a multiple of so many bytes, so that the next one fits into the last.
+const GRAIN: usize = 128 << 10;
+
 /// The plain bytes of a chunk.
 pub(super) type Chunk = Arc<Plain>;
 
@@ -45,11 +48,11 @@ struct Bench {
 
 impl Bench {
     fn buffer(&mut self, len: usize) -> Vec<u8> {
-        let mut buffer = self.sealed.pop().unwrap_or_default();
-        if buffer.capacity() < len {
-            // No more than is needed, which growing would take.
-            buffer = Vec::with_capacity(len);
-        }
+        let fitting = self.sealed.iter().position(|buffer| buffer.capacity() >= len);
+        let mut buffer = match fitting {
+            Some(at) => self.sealed.swap_remove(at),
+            None => Vec::with_capacity(len.next_multiple_of(GRAIN)),
+        };
         buffer.resize(len, 0);
         buffer
     }
