@@ -19,6 +19,7 @@ pub mod id;
 pub mod image;
 pub mod maintenance;
 pub mod partition;
+pub mod pool;
 pub mod repository;
 pub mod restore;
 pub mod source;

@@ -22,6 +22,7 @@ pub mod states;
 pub mod unlock;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use error::{Error, Result};
 
@@ -82,6 +83,12 @@ impl Repository {
     #[must_use]
     pub fn objects(&self) -> &Objects {
         &self.objects
+    }
+
+    /// When the request that this thread works on has had all the time that it may take, if there is such a time.
+    #[must_use]
+    pub fn request_ends(&self) -> Option<Instant> {
+        self.objects.storage().request_ends()
     }
 
     /// Its blobs.

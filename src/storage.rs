@@ -15,7 +15,7 @@ pub mod uncached;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The name of an object: one or more segments of `[a-z0-9.-]`, joined by `/`, at most 200 bytes.
 ///
@@ -134,6 +134,11 @@ pub trait Storage: Send + Sync + fmt::Debug {
         false
     }
 
+    /// When the request that this thread works on has had all the time that it may take, if there is such a time: reads fail then.
+    fn request_ends(&self) -> Option<Instant> {
+        None
+    }
+
     /// The length of an object in bytes.
     ///
     /// # Errors
@@ -206,6 +211,10 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
 
     fn read_if_cached(&self, name: &Name, offset: u64, buf: &mut [u8]) -> bool {
         (**self).read_if_cached(name, offset, buf)
+    }
+
+    fn request_ends(&self) -> Option<Instant> {
+        (**self).request_ends()
     }
 
     fn len(&self, name: &Name) -> io::Result<u64> {

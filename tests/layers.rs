@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 7] = [
     &["source", "chunker", "image", "partition", "allocation", "filesystem"],
     &["repository"],
     &["format", "codec", "storage"],
-    &["id", "extent", "task"],
+    &["id", "extent", "task", "pool"],
 ];
 
 /// What else is allowed, within a layer: what is attached is mounted first, a partition table is read from any source or image, what a partition holds from

@@ -177,6 +177,17 @@ impl Mount {
         self.server.pid()
     }
 
+    /// The most memory that the server has taken, in bytes.
+    ///
+    /// # Panics
+    /// If it has ended.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("status");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("peak");
+        peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
     /// What a server in the foreground has logged.
     #[must_use]
     pub fn log(&self) -> String {

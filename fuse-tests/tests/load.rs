@@ -220,9 +220,7 @@ fn under_any_load_every_byte_is_right_or_an_error() {
         stats.requests.failed > 0 && stats.chunks.counts.ahead_used > 0 && stats.chunks.counts.evicted > 0
     );
     assert!(stats.chunks.bytes + stats.maps.bytes + stats.nodes.bytes <= CACHE, "{stats}");
-    let status = fs::read_to_string(format!("/proc/{}/status", mount.pid())).expect("status");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("peak");
-    let peak: u64 = peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024;
+    let peak = mount.peak_memory();
     println!("the server took {} MiB at most", peak >> 20);
     assert!(peak <= CACHE + BESIDE_CACHE, "{} MiB", peak >> 20);
 }

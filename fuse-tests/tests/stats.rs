@@ -150,6 +150,33 @@ fn the_server_is_not_the_first_to_go_when_memory_is_short() {
     }
 }
 
+#[test]
+fn the_server_begins_with_an_allocator_that_keeps_little() {
+    requires!(fuse, root);
+    let sandbox = Sandbox::plain();
+    sandbox.back_up_bytes("disk", b"x");
+    // glibc puts ends of strings between them where they lie.
+    let settings = |mount: &Mount| -> Vec<String> {
+        let environment = fs::read(format!("/proc/{}/environ", mount.pid())).expect("environment");
+        let environment = String::from_utf8_lossy(&environment).into_owned();
+        let all = environment.split(['\0', ':', '=']);
+        all.filter(|word| word.starts_with("glibc.malloc.")).map(str::to_owned).collect()
+    };
+    let own = settings(&sandbox.mount_in_background("behind", &[]));
+    assert_eq!(own.len(), 3, "{own:?}");
+    let foreground = sandbox.mount();
+    assert_eq!(settings(&foreground), own);
+    // It is called as it was.
+    let line = fs::read(format!("/proc/{}/cmdline", foreground.pid())).expect("command");
+    let words: Vec<_> = line.split(|byte| *byte == 0).collect();
+    let own_name = fuse_tests::binary::copal().as_os_str().as_encoded_bytes();
+    assert_eq!(words[..3], [own_name, b"mount", b"-f"]);
+    let mut command = sandbox.copal();
+    command.env("GLIBC_TUNABLES", "glibc.malloc.tcache_count=5");
+    let beside = sandbox.try_mount(command, "beside").expect("a mount");
+    assert_eq!(settings(&beside), [&["glibc.malloc.tcache_count".to_owned()], &own[..]].concat());
+}
+
 /// How many distinct chunks all archives of a repository need.
 fn chunks(sandbox: &Sandbox) -> u64 {
     let repository = sandbox.open();

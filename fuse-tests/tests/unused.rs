@@ -13,6 +13,7 @@ use copal::format::name::ArchiveName;
 use copal::source::SourceSpec;
 use fuse_tests::devices::{LoopDevice, Mounted};
 use fuse_tests::images::{Names, populate};
+use fuse_tests::lean::divide;
 use fuse_tests::process::run;
 use fuse_tests::sandbox::{Archiving, Sandbox};
 use fuse_tests::stale::{churn, stale_file};
@@ -54,15 +55,7 @@ fn disk(sandbox: &Sandbox, table: &str) -> PathBuf {
     stale_file(&swap, SWAP_LEN);
     tool!("mkswap", "-L", "swap", swap);
     stale_file(&disk, DISK_LEN);
-    let sfdisk = fuse_tests::need::find_tool("sfdisk").expect("sfdisk");
-    let mut sfdisk = Command::new(sfdisk)
-        .args(["--quiet", "--wipe", "never"])
-        .arg(&disk)
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("sfdisk");
-    std::io::Write::write_all(&mut sfdisk.stdin.take().expect("its input"), table.as_bytes()).expect("write");
-    assert!(sfdisk.wait().expect("sfdisk ends").success());
+    divide(&disk, table);
     copy(&part, 0, EXT4_LEN, &disk, EXT4);
     copy(&swap, 0, SWAP_LEN, &disk, SWAP);
     disk

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fuse_tests::devices::{LoopDevice, Mounted};
 use fuse_tests::images::{Names, populate};
+use fuse_tests::lean::restored;
 use fuse_tests::noise::noise;
 use fuse_tests::patched::{Patched, is_partly_free, overwritten};
 use fuse_tests::process::tool;
@@ -93,13 +94,16 @@ fn prove(sandbox: &Sandbox, image: &Path, copies: u64) {
     tool!("btrfs", "check", "--readonly", "--check-data-csum", &copy);
     fs::rename(&copy, image).expect("rename");
     assert_same(&before, &tree_of(sandbox, image));
+    let restored = restored("btrfs", image, usage.free.as_slice());
+    tool!("btrfs", "check", "--readonly", "--check-data-csum", restored.path());
+    assert_same(&before, &tree_of(sandbox, restored.path()));
 }
 
 macro_rules! profiles {
     ($($name:ident: $copies:expr, $options:expr, $args:expr;)*) => {$(
         #[test]
         fn $name() {
-            requires!(root, loop, "fs:btrfs", "mkfs.btrfs", btrfs, losetup, mount);
+            requires!(root, loop, "fs:btrfs", "mkfs.btrfs", btrfs, losetup, mount, sfdisk);
             let sandbox = Sandbox::bare();
             let image = filled(&sandbox, $options, &[&FREE_SPACE_TREE[..], &$args[..]].concat());
             prove(&sandbox, &image, $copies);
@@ -120,7 +124,7 @@ profiles! {
 
 #[test]
 fn bitmaps_of_free_space_are_read() {
-    requires!(root, loop, "fs:btrfs", "mkfs.btrfs", btrfs, losetup, mount);
+    requires!(root, loop, "fs:btrfs", "mkfs.btrfs", btrfs, losetup, mount, sfdisk);
     let sandbox = Sandbox::bare();
     let image =
         make(&sandbox, &[&FREE_SPACE_TREE[..], &["--mixed", "-m", "single", "-d", "single"]].concat());
@@ -141,7 +145,7 @@ fn bitmaps_of_free_space_are_read() {
 
 #[test]
 fn a_copy_of_a_frozen_filesystem_is_read() {
-    requires!(root, loop, "fs:btrfs", "mkfs.btrfs", btrfs, fsfreeze, losetup, mount);
+    requires!(root, loop, "fs:btrfs", "mkfs.btrfs", btrfs, fsfreeze, losetup, mount, sfdisk);
     let sandbox = Sandbox::bare();
     let image = make(&sandbox, &FREE_SPACE_TREE);
     let device = LoopDevice::writable(&image);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use copal::allocation::survey;
 use fuse_tests::devices::{LoopDevice, Mounted};
 use fuse_tests::images::{Names, populate};
+use fuse_tests::lean::restored;
 use fuse_tests::noise::Random;
 use fuse_tests::sandbox::Sandbox;
 use fuse_tests::stale::{Disk, churn, overwritten, stale_file};
@@ -85,11 +86,14 @@ impl Volume {
         let copy = overwritten(&self.image, usage.free.as_slice());
         tool!("e2fsck", "-fn", copy);
         assert_same(&before, &self.tree(&copy));
+        let restored = restored(self.kind, &copy, usage.free.as_slice());
+        tool!("e2fsck", "-fn", restored.path());
+        assert_same(&before, &self.tree(restored.path()));
     }
 }
 
 fn prove(kind: &'static str, args: &[&str]) {
-    requires!(root, loop, "fs:ext4", mke2fs, e2fsck, dumpe2fs, losetup, mount);
+    requires!(root, loop, "fs:ext4", mke2fs, e2fsck, dumpe2fs, losetup, mount, sfdisk);
     Volume::new(kind, args).prove();
 }
 

@@ -7,6 +7,7 @@ use std::slice::from_ref;
 
 use copal::partition::ReadAt;
 use fuse_tests::devices::{LoopDevice, Mounted};
+use fuse_tests::lean::restored;
 use fuse_tests::noise::noise;
 use fuse_tests::process::{run, tool};
 use fuse_tests::sandbox::Sandbox;
@@ -85,6 +86,9 @@ fn assert_fat_is_not_missed(sandbox: &Sandbox, image: &Path, cluster: u64) {
     volume.overwritten(&usage).write(&copy);
     tool!("fsck.fat", "-n", copy);
     assert_same(&before, &tree_of_fat(sandbox, &copy));
+    let restored = restored("vfat", &copy, usage.free.as_slice());
+    tool!("fsck.fat", "-n", restored.path());
+    assert_same(&before, &tree_of_fat(sandbox, restored.path()));
 }
 
 /// Arguments of `mkfs.vfat`, the image's length, and bytes of a cluster.
@@ -105,7 +109,7 @@ fn formatted_fat(sandbox: &Sandbox, args: &[&str], len: u64) -> PathBuf {
 
 #[test]
 fn nobody_misses_what_is_free_on_fat() {
-    requires!("mkfs.vfat", "fsck.fat", mcopy, "partclone.vfat");
+    requires!("mkfs.vfat", "fsck.fat", mcopy, "partclone.vfat", sfdisk);
     for (args, len, cluster) in FATS {
         println!("{args:?}");
         let sandbox = Sandbox::bare();
@@ -293,7 +297,17 @@ fn filled_exfat(sandbox: &Sandbox, len: u64, args: &[&str]) -> PathBuf {
 
 #[test]
 fn nobody_misses_what_is_free_on_exfat() {
-    requires!(fuse, root, loop, "mkfs.exfat", "fsck.exfat", "dump.exfat", "mount.exfat-fuse", losetup);
+    requires!(
+        fuse,
+        root,
+        loop,
+        "mkfs.exfat",
+        "fsck.exfat",
+        "dump.exfat",
+        "mount.exfat-fuse",
+        losetup,
+        sfdisk
+    );
     let geometries: [(&[&str], u64); 4] = [
         (&[], 24 * MIB),
         (&["-c", "512"], 10 * MIB),
@@ -315,6 +329,9 @@ fn nobody_misses_what_is_free_on_exfat() {
         volume.overwritten(&usage).write(&copy);
         tool!("fsck.exfat", "-n", copy);
         assert_same(&before, &tree_of_exfat(&sandbox, &copy));
+        let restored = restored("exfat", &copy, usage.free.as_slice());
+        tool!("fsck.exfat", "-n", restored.path());
+        assert_same(&before, &tree_of_exfat(&sandbox, restored.path()));
     }
 }
 

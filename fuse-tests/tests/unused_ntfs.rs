@@ -9,6 +9,7 @@ use std::slice::from_ref;
 
 use fuse_tests::devices::Mounted;
 use fuse_tests::images::{Names, populate};
+use fuse_tests::lean::restored;
 use fuse_tests::noise::noise;
 use fuse_tests::sandbox::Sandbox;
 use fuse_tests::trees::{Tree, assert_same, scan};
@@ -86,6 +87,9 @@ fn assert_free_is_not_missed(sandbox: &Sandbox, image: &Path) {
     volume.overwritten(&usage).write(&copy);
     tool!("ntfsfix", "-n", copy);
     assert_same(&before, &tree_of(sandbox, &copy));
+    let restored = restored("ntfs", &copy, usage.free.as_slice());
+    tool!("ntfsfix", "-n", restored.path());
+    assert_same(&before, &tree_of(sandbox, restored.path()));
 }
 
 /// An image with files, unmounted.
@@ -97,7 +101,7 @@ fn filled(sandbox: &Sandbox, len: u64, args: &[&str]) -> PathBuf {
 
 #[test]
 fn nobody_misses_what_is_free() {
-    requires!(fuse, root, "mkfs.ntfs", "ntfs-3g", ntfsfix, ntfsinfo);
+    requires!(fuse, root, "mkfs.ntfs", "ntfs-3g", ntfsfix, ntfsinfo, sfdisk);
     let geometries: [&[&str]; 6] = [
         &[],
         &["-c", "512"],
@@ -117,7 +121,7 @@ fn nobody_misses_what_is_free() {
 
 #[test]
 fn clusters_may_be_longer_than_128_sectors() {
-    requires!(fuse, root, "mkfs.ntfs", "ntfs-3g", ntfsfix, ntfsinfo);
+    requires!(fuse, root, "mkfs.ntfs", "ntfs-3g", ntfsfix, ntfsinfo, sfdisk);
     let sandbox = Sandbox::bare();
     let image = format(&sandbox, 64 * MIB, &["-c", "262144"]);
     with_mounted(&sandbox, &image, "compression", |root| {
@@ -149,7 +153,7 @@ fn other_tools_call_the_same_free() {
 
 #[test]
 fn full_and_empty_filesystems() {
-    requires!(fuse, root, "mkfs.ntfs", "ntfs-3g", ntfsfix, ntfsinfo);
+    requires!(fuse, root, "mkfs.ntfs", "ntfs-3g", ntfsfix, ntfsinfo, sfdisk);
     let sandbox = Sandbox::bare();
     let image = format(&sandbox, 12 * MIB, &[]);
     assert_free_is_not_missed(&sandbox, &image);

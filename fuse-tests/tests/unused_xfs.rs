@@ -7,6 +7,7 @@ use std::process::Command;
 
 use fuse_tests::devices::{LoopDevice, Mounted};
 use fuse_tests::images::{Names, populate};
+use fuse_tests::lean::restored;
 use fuse_tests::noise::noise;
 use fuse_tests::patched::{Patched, assert_partclone_copies_no_free_block, overwritten};
 use fuse_tests::process::{run, tool};
@@ -90,7 +91,11 @@ fn prove(sandbox: &Sandbox, image: &Path, block: u64) {
     assert_partclone_copies_no_free_block("partclone.xfs", image, &usage);
     let copy = overwritten(image, &usage);
     tool!("xfs_repair", "-n", "-f", &copy);
-    assert_same(&tree_of(sandbox, image, "ro,norecovery"), &tree_of(sandbox, &copy, "ro,norecovery"));
+    let before = tree_of(sandbox, image, "ro,norecovery");
+    assert_same(&before, &tree_of(sandbox, &copy, "ro,norecovery"));
+    let restored = restored("xfs", &copy, usage.free.as_slice());
+    tool!("xfs_repair", "-n", "-f", restored.path());
+    assert_same(&before, &tree_of(sandbox, restored.path(), "ro,norecovery"));
 }
 
 fn fill_and_prove(len: u64, block: u64, args: &[&str]) {
@@ -108,7 +113,7 @@ macro_rules! geometries {
     ($($name:ident: $len:expr, $block:expr, $args:expr;)*) => {$(
         #[test]
         fn $name() {
-            requires!(root, loop, "fs:xfs", "mkfs.xfs", xfs_repair, xfs_db, losetup, mount, "partclone.xfs");
+            requires!(root, loop, "fs:xfs", "mkfs.xfs", xfs_repair, xfs_db, losetup, mount, "partclone.xfs", sfdisk);
             fill_and_prove($len, $block, &$args);
         }
     )*};
@@ -138,7 +143,7 @@ fn log_of(volume: &Patched) -> Range<u64> {
 
 #[test]
 fn trees_of_several_levels_are_read() {
-    requires!(root, loop, "fs:xfs", "mkfs.xfs", xfs_repair, xfs_db, losetup, mount, "partclone.xfs");
+    requires!(root, loop, "fs:xfs", "mkfs.xfs", xfs_repair, xfs_db, losetup, mount, "partclone.xfs", sfdisk);
     let sandbox = Sandbox::bare();
     let image = make(&sandbox, LEN, &["-b", "size=1024", "-d", "agcount=2"]);
     let device = LoopDevice::writable(&image);
@@ -157,7 +162,7 @@ fn trees_of_several_levels_are_read() {
 
 #[test]
 fn a_disk_that_is_nearly_full_is_read() {
-    requires!(root, loop, "fs:xfs", "mkfs.xfs", xfs_repair, xfs_db, losetup, mount, "partclone.xfs");
+    requires!(root, loop, "fs:xfs", "mkfs.xfs", xfs_repair, xfs_db, losetup, mount, "partclone.xfs", sfdisk);
     let sandbox = Sandbox::bare();
     let image = make(&sandbox, LEN, &[]);
     let device = LoopDevice::writable(&image);

@@ -21,6 +21,9 @@ use crate::repository::archives::{Archive, chain};
 
 /// How far ahead of a sequential reader chunks are loaded at most, in bytes.
 const WIDEST_WINDOW: u64 = 8 << 20;
+/// Bytes of a hole that are sent without being written first, at least and at most: what the kernel asks for at once.
+const LEAST_HOLE: usize = 64 << 10;
+const LONGEST_HOLE: usize = 1 << 20;
 /// How many lost chunks are remembered as logged.
 const MAX_LOGGED: usize = 4096;
 
@@ -66,6 +69,8 @@ pub struct Files {
     reader: Arc<ImageReader>,
     overlays: Overlays,
     prefetcher: Prefetcher,
+    /// Never written to, so that they take no memory.
+    zeros: Vec<u8>,
     open: RwLock<HashMap<u64, Open>>,
     next: AtomicU64,
     logged: Mutex<HashSet<BlobId>>,
@@ -91,7 +96,8 @@ impl Files {
         let prefetcher = Prefetcher::new(&reader);
         let (open, next, logged) = Default::default();
         let (reads, bytes, failed) = Default::default();
-        Self { reader, overlays, prefetcher, open, next, logged, began: Instant::now(), reads, bytes, failed }
+        let (zeros, began) = (vec![0; LONGEST_HOLE], Instant::now());
+        Self { reader, overlays, prefetcher, zeros, open, next, logged, began, reads, bytes, failed }
     }
 
     /// The reader beneath.
@@ -209,14 +215,17 @@ impl Files {
         }
     }
 
-    /// Fills `buf` from a file's byte `offset`; returns how much of it lies in the file.
+    /// What a file has from byte `offset` on, as much of it as `buf` takes, which need not be where it is then: zeros are made once.
     ///
     /// # Errors
     /// [`Errno::IO`] if any of these bytes cannot be had; logged once for each chunk.
-    pub fn read(&self, handle: u64, offset: u64, buf: &mut [u8]) -> Result<usize, Errno> {
+    pub fn read<'a>(&'a self, handle: u64, offset: u64, buf: &'a mut [u8]) -> Result<&'a [u8], Errno> {
         let file = match self.get(handle)? {
             Open::Image(file) => file,
-            Open::Text(text) => return Ok(read_text(&text, offset, buf)),
+            Open::Text(text) => {
+                let len = read_text(&text, offset, buf);
+                return Ok(&buf[..len]);
+            }
         };
         let (offset, buf) = file.clip(offset, buf);
         let ahead = file.streams.lock().observe(&(offset..offset.saturating_add(buf.len() as u64)));
@@ -226,14 +235,25 @@ impl Files {
         self.reads.fetch_add(1, Ordering::Relaxed);
         let beneath = |at: u64, part: &mut [u8]| self.read_image(&file, at, part);
         let read = match &file.overlay {
-            None => beneath(offset, buf),
-            Some(overlay) => overlay.read(offset, buf, &beneath),
+            None => match self.hole(&file, offset, buf.len()) {
+                Ok(Some(zeros)) => Ok(zeros),
+                Ok(None) => beneath(offset, buf).map(|()| &*buf),
+                Err(errno) => Err(errno),
+            },
+            Some(overlay) => overlay.read(offset, buf, &beneath).map(|()| &*buf),
         };
         match &read {
-            Ok(()) => self.bytes.fetch_add(buf.len() as u64, Ordering::Relaxed),
+            Ok(bytes) => self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed),
             Err(_) => self.failed.fetch_add(1, Ordering::Relaxed),
         };
-        read.map(|()| buf.len())
+        read
+    }
+
+    /// The zeros of a range that is all hole, if it is long enough to be worth a look.
+    fn hole(&self, file: &OpenImage, offset: u64, len: usize) -> Result<Option<&[u8]>, Errno> {
+        let Some(zeros) = self.zeros.get(..len).filter(|_| len >= LEAST_HOLE) else { return Ok(None) };
+        let is_hole = self.reader.is_hole(&file.image, &(offset..offset + len as u64));
+        is_hole.map(|is_hole| is_hole.then_some(zeros)).map_err(|error| self.tell(file, offset, &error))
     }
 
     /// Fills `buf`, all of which lies in the image.

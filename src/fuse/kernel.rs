@@ -23,12 +23,19 @@ use super::attributes::{Attributes, Kind, Ownership};
 use super::errno::Errno;
 use super::files::{Files, Seek, Shown};
 use super::tree::{REFRESH, Tree};
+use crate::pool::Turns;
 use crate::storage::patient::as_request;
+use crate::task::workers;
 
 /// Images never change: the kernel may keep what it knows of them.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
 /// Requests that the kernel may have waiting in the background, readahead among them.
 const MAX_BACKGROUND: u16 = 64;
+/// Reads of more bytes take turns: there are more threads than there is memory for.
+const SMALL: usize = 128 << 10;
+/// How many of them may go on at once, beyond one per core: one that waits for storage or for another's chunk keeps no core busy. Each holds up
+/// to 3 MiB.
+const EXTRA_LARGE: usize = 6;
 /// Block size that statfs and stat speak of.
 const BLOCK: u32 = 4096;
 /// Longest file name, in bytes: a name, a time and an ending.
@@ -44,6 +51,7 @@ pub(super) struct Kernel {
     owner: Ownership,
     directories: RwLock<HashMap<u64, Listing>>,
     next_directory: AtomicU64,
+    large: Turns<Vec<u8>>,
 }
 
 thread_local! {
@@ -71,7 +79,14 @@ macro_rules! answer {
 
 impl Kernel {
     pub(super) fn new(tree: Tree, files: Arc<Files>, owner: Ownership) -> Self {
-        Self { tree, files, owner, directories: RwLock::default(), next_directory: AtomicU64::new(1) }
+        Self {
+            tree,
+            files,
+            owner,
+            directories: RwLock::default(),
+            next_directory: AtomicU64::new(1),
+            large: Turns::new(workers() + EXTRA_LARGE),
+        }
     }
 
     fn attr(&self, attributes: &Attributes) -> FileAttr {
@@ -191,17 +206,29 @@ impl Filesystem for Kernel {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        BUFFER.with_borrow_mut(|buffer| {
-            let size = size as usize;
+        let size = size as usize;
+        let read = |buffer: &mut Vec<u8>, reply: ReplyData| {
             if buffer.len() < size {
                 buffer.resize(size, 0);
             }
             let read = guarded(|| self.files.read(fh.0, offset, &mut buffer[..size]));
             match read {
-                Ok(len) => reply.data(&buffer[..len]),
+                Ok(bytes) => reply.data(bytes),
                 Err(errno) => reply.error(errno),
             }
-        });
+        };
+        if size <= SMALL {
+            BUFFER.with_borrow_mut(|buffer| read(buffer, reply));
+        } else {
+            // It may wait as long for its turn as it may then take.
+            match self.large.take(as_request(|| self.files.reader().repository().request_ends())) {
+                Some(mut turn) => read(&mut turn, reply),
+                None => {
+                    log::warn!("a read of {size} bytes had no turn in time: others wait for storage");
+                    reply.error(fuser::Errno::EIO);
+                }
+            }
+        }
     }
 
     fn write(

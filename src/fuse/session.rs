@@ -25,8 +25,11 @@ use crate::task::workers;
 
 /// Readahead of the mount where it may be set, in KiB. The kernel's own 128 KiB halve a sequential reader's speed.
 const READ_AHEAD_KB: u32 = 4096;
-/// Threads that serve requests beyond one per core: one that waits for storage or for another's chunk keeps no core busy. Each holds up to 3 MiB.
-const EXTRA_THREADS: usize = 6;
+/// Threads that serve requests beyond one per core: one that waits for storage or for another's chunk keeps no core busy, and more of them wait where
+/// storage is slow.
+const EXTRA_THREADS: usize = 30;
+/// The same where somebody writes: each holds what it was given last.
+const EXTRA_WRITERS: usize = 6;
 
 /// Options that are always so, that mean nothing on a read-only mount, or that only mount(8) looks at.
 const IGNORED: [&str; 26] = [
@@ -257,7 +260,8 @@ fn config(options: &MountOptions) -> Config {
         Access::Root => SessionACL::RootAndOwner,
         Access::Other => SessionACL::All,
     };
-    config.n_threads = Some(workers() + EXTRA_THREADS);
+    let extra = if options.overlay.is_some() { EXTRA_WRITERS } else { EXTRA_THREADS };
+    config.n_threads = Some(workers() + extra);
     config.clone_fd = true;
     config
 }

@@ -16,6 +16,8 @@ use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
+use crate::repository::Error;
+
 /// What an entry costs beside its value, in bytes: key, list, hash table and allocator.
 const ENTRY_OVERHEAD: usize = 160;
 /// The part of the space that what is new has at least.
@@ -77,16 +79,43 @@ pub struct Flight<V, E> {
     landed: Condvar,
 }
 
+/// Why a load failed.
+pub trait Failure {
+    /// Whether all who wait for the value share it; else each of them tries in the time that he has.
+    fn is_of_the_value(&self) -> bool;
+}
+
+impl Failure for Error {
+    fn is_of_the_value(&self) -> bool {
+        !self.is_late()
+    }
+}
+
+/// How it ended to wait for another's load.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Waited<V, E> {
+    /// That has come to an end.
+    Landed(Result<V, Arc<E>>),
+    /// That was given up: the value is to be asked for again.
+    GivenUp,
+    /// There is no more time.
+    TooLong,
+}
+
 impl<V: Clone, E> Flight<V, E> {
-    /// Waits for another's load. `None` if that was given up.
-    fn wait(&self) -> Option<Result<V, Arc<E>>> {
+    fn wait(&self, ends: Option<Instant>) -> Waited<V, E> {
         let mut outcome = self.outcome.lock();
         loop {
             match outcome.as_ref() {
+                Some(Outcome::Ready(value)) => return Waited::Landed(Ok(value.clone())),
+                Some(Outcome::Failed(error)) => return Waited::Landed(Err(error.clone())),
+                Some(Outcome::Abandoned) => return Waited::GivenUp,
+                None => {}
+            }
+            match ends {
                 None => self.landed.wait(&mut outcome),
-                Some(Outcome::Ready(value)) => return Some(Ok(value.clone())),
-                Some(Outcome::Failed(error)) => return Some(Err(error.clone())),
-                Some(Outcome::Abandoned) => return None,
+                Some(ends) if ends <= Instant::now() => return Waited::TooLong,
+                Some(ends) => drop(self.landed.wait_until(&mut outcome, ends)),
             }
         }
     }
@@ -187,20 +216,29 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Cache<K, V, E> {
 
     /// The value of `key`, loaded by `load` (which also says its size in bytes) if it is not there.
     ///
-    /// Readers that ask while a load is under way wait for that one, and share its failure too.
+    /// Readers that ask while a load is under way wait for that one, and share its failure too, if it is one of the value; where that takes them beyond the time that they
+    /// have, if `ends` says when that is, they load the value themselves, and nobody keeps it.
     ///
     /// # Errors
     /// What `load` returned.
-    pub fn get_or_load(&self, key: K, load: impl Fn() -> Result<(V, usize), E>) -> Result<V, Arc<E>> {
+    pub fn get_or_load(
+        &self,
+        key: K,
+        ends: Option<Instant>,
+        load: impl Fn() -> Result<(V, usize), E>,
+    ) -> Result<V, Arc<E>>
+    where
+        E: Failure,
+    {
         loop {
             match self.ask(key) {
                 Asked::Ready(value) => return Ok(value),
                 Asked::Mine(claim) => return claim.land(load()),
-                Asked::Loading(flight) => {
-                    if let Some(result) = self.wait(&flight) {
-                        return result;
-                    }
-                }
+                Asked::Loading(flight) => match self.wait(&flight, ends) {
+                    Waited::Landed(result) => return result,
+                    Waited::GivenUp => {}
+                    Waited::TooLong => return load().map(|(value, _)| value).map_err(Arc::new),
+                },
             }
         }
     }
@@ -274,10 +312,10 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Cache<K, V, E> {
         Claim { cache: self, key, flight, purpose, outcome: Outcome::Abandoned }
     }
 
-    /// Waits for another's load. `None` if that was given up: then the value is to be asked for again.
-    pub fn wait(&self, flight: &Flight<V, E>) -> Option<Result<V, Arc<E>>> {
+    /// Waits for another's load, as long as there is time.
+    pub fn wait(&self, flight: &Flight<V, E>, ends: Option<Instant>) -> Waited<V, E> {
         self.shared.fetch_add(1, Ordering::Relaxed);
-        flight.wait()
+        flight.wait(ends)
     }
 
     /// Bytes in use, overhead included.
@@ -402,7 +440,10 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Claim<'_, K, V, E> {
     ///
     /// # Errors
     /// The load's.
-    pub fn land(mut self, loaded: Result<(V, usize), E>) -> Result<V, Arc<E>> {
+    pub fn land(mut self, loaded: Result<(V, usize), E>) -> Result<V, Arc<E>>
+    where
+        E: Failure,
+    {
         match loaded {
             Ok((value, bytes)) => {
                 let displaced = self.insert(value.clone(), bytes + ENTRY_OVERHEAD);
@@ -414,7 +455,9 @@ impl<K: Hash + Eq + Copy, V: Clone, E> Claim<'_, K, V, E> {
             Err(error) => {
                 self.cache.state.lock().counts.failures += 1;
                 let error = Arc::new(error);
-                self.outcome = Outcome::Failed(error.clone());
+                if error.is_of_the_value() {
+                    self.outcome = Outcome::Failed(error.clone());
+                }
                 Err(error)
             }
         }
@@ -436,10 +479,32 @@ mod tests {
 
     use super::*;
 
+    impl Failure for () {
+        fn is_of_the_value(&self) -> bool {
+            true
+        }
+    }
+
+    impl Failure for String {
+        fn is_of_the_value(&self) -> bool {
+            self != "late"
+        }
+    }
+
+    #[test]
+    fn who_had_no_time_fails_alone() {
+        let cache: Cache<u32, u32, String> = Cache::new(1 << 20);
+        let Asked::Mine(claim) = cache.ask(1) else { panic!("nobody has it") };
+        let Asked::Loading(flight) = cache.ask(1) else { panic!("it is loading") };
+        assert_eq!(*claim.land(Err("late".into())).unwrap_err(), "late");
+        assert_eq!(cache.wait(&flight, None), Waited::GivenUp);
+        assert_eq!(cache.get_or_load(1, None, || Ok((7, 1))), Ok(7));
+    }
+
     #[test]
     fn bounded_in_bytes_and_least_recently_used_goes_first() {
         let cache: Cache<u32, u32, ()> = Cache::new(3 * (1000 + ENTRY_OVERHEAD));
-        let get = |key| cache.get_or_load(key, || Ok((key, 1000))).unwrap();
+        let get = |key| cache.get_or_load(key, None, || Ok((key, 1000))).unwrap();
         (0..3).for_each(|key| assert_eq!(get(key), key));
         get(0);
         get(3);
@@ -448,7 +513,7 @@ mod tests {
         assert_eq!(cache.counts().loads, 4);
         get(1);
         assert_eq!(cache.counts().loads, 5);
-        cache.get_or_load(9, || Ok((9, 1 << 20))).unwrap();
+        cache.get_or_load(9, None, || Ok((9, 1 << 20))).unwrap();
         assert!(cache.bytes() <= 3 * (1000 + ENTRY_OVERHEAD));
     }
 
@@ -457,7 +522,7 @@ mod tests {
     const COST: usize = LEN + ENTRY_OVERHEAD;
 
     fn load(cache: &Cache<u32, u32, ()>, key: u32) {
-        assert_eq!(cache.get_or_load(key, || Ok((key, LEN))), Ok(key));
+        assert_eq!(cache.get_or_load(key, None, || Ok((key, LEN))), Ok(key));
     }
 
     #[test]
@@ -578,7 +643,7 @@ mod tests {
         let claims = cache.claim_ahead([1].into_iter());
         let Asked::Loading(flight) = cache.ask(1) else { panic!("it is loading") };
         drop(claims);
-        assert_eq!(cache.wait(&flight), None);
+        assert_eq!(cache.wait(&flight, None), Waited::GivenUp);
         load(&cache, 1);
     }
 
@@ -590,7 +655,21 @@ mod tests {
         let Asked::Mine(claim) = first else { panic!("nobody has it") };
         claim.land(Ok((7, 1))).unwrap();
         let Asked::Loading(flight) = second else { panic!("it was loading") };
-        assert_eq!(cache.wait(&flight), Some(Ok(7)));
+        assert_eq!(cache.wait(&flight, None), Waited::Landed(Ok(7)));
+    }
+
+    #[test]
+    fn who_has_no_more_time_does_not_wait_for_another() {
+        let cache: Cache<u32, u32, ()> = Cache::new(1 << 20);
+        let claims = cache.claim_ahead([1].into_iter());
+        let ends = Instant::now() + Duration::from_millis(20);
+        assert_eq!(cache.get_or_load(1, Some(ends), || Ok((7, 1))), Ok(7));
+        assert!(Instant::now() >= ends);
+        assert_eq!(cache.get_or_load(1, Some(ends), || Err(())), Err(Arc::new(())), "nobody kept it");
+        for claim in claims.into_iter().flatten() {
+            claim.land(Ok((5, 1))).unwrap();
+        }
+        assert_eq!(cache.get_or_load(1, Some(ends), || Err(())), Ok(5));
     }
 
     #[test]
@@ -605,23 +684,23 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     together.wait();
-                    assert_eq!(*cache.get_or_load(1, load).unwrap_err(), "broken");
+                    assert_eq!(*cache.get_or_load(1, None, load).unwrap_err(), "broken");
                 });
             }
         });
         let counts = cache.counts();
         assert_eq!(counts.loads, counts.failures);
         assert_eq!(counts.loads + counts.shared, 8);
-        assert_eq!(cache.get_or_load(1, || Ok((5, 1))).unwrap(), 5);
+        assert_eq!(cache.get_or_load(1, None, || Ok((5, 1))).unwrap(), 5);
     }
 
     #[test]
     fn a_panicking_load_leaves_no_waiter_behind() {
         let cache: Cache<u32, u32, ()> = Cache::new(1 << 20);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _ = cache.get_or_load(1, || panic!("on purpose"));
+            let _ = cache.get_or_load(1, None, || panic!("on purpose"));
         }));
         assert!(panicked.is_err());
-        assert_eq!(cache.get_or_load(1, || Ok((5, 1))).unwrap(), 5);
+        assert_eq!(cache.get_or_load(1, None, || Ok((5, 1))).unwrap(), 5);
     }
 }

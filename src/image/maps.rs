@@ -166,12 +166,13 @@ impl Maps {
         child: &Child,
         location: Location,
     ) -> Result<Arc<LocatedNode>, Arc<Error>> {
-        let node = self.nodes.get_or_load(place(&child.id, location), || {
-            let plain = self.repository.packs().read(BlobKind::Node, &child.id, location)?;
-            let (node, locations) = node::from_bytes(&plain)?;
-            let bytes = node.children.len() * (size_of::<Child>() + size_of::<Location>());
-            Ok((Arc::new(LocatedNode { node, locations }), bytes))
-        })?;
+        let node =
+            self.nodes.get_or_load(place(&child.id, location), self.repository.request_ends(), || {
+                let plain = self.repository.packs().read(BlobKind::Node, &child.id, location)?;
+                let (node, locations) = node::from_bytes(&plain)?;
+                let bytes = node.children.len() * (size_of::<Child>() + size_of::<Location>());
+                Ok((Arc::new(LocatedNode { node, locations }), bytes))
+            })?;
         if node.node.level != level || node.node.data_bytes() != child.data {
             return Err(damaged("tree node", "it does not fit its parent"));
         }
@@ -185,7 +186,7 @@ impl Maps {
         child: &Child,
         at: Location,
     ) -> Result<Arc<LocatedMap>, Arc<Error>> {
-        let map = self.maps.get_or_load(place(&child.id, at), || {
+        let map = self.maps.get_or_load(place(&child.id, at), self.repository.request_ends(), || {
             let plain = self.repository.packs().read(BlobKind::SpanMap, &child.id, at)?;
             let (map, locations) = span_map::from_bytes(&plain)?;
             let bytes = plain.len() + locations.len() * size_of::<Location>();

@@ -4,10 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Image;
-use super::blocks::Blocks;
-use super::cache::{Asked, Cache, CacheCounts};
+use super::cache::{Asked, Cache, CacheCounts, Waited};
 use super::maps::{LocatedMap, Maps};
-use super::runs::{self, Chunk, Run, Wanted};
+use super::runs::{self, Chunk, Opener, Run, Wanted};
 use crate::extent::{Extent, spans_of};
 use crate::format::FormatError;
 use crate::format::location::Location;
@@ -29,7 +28,7 @@ pub struct ImageReader {
     repository: Arc<Repository>,
     maps: Maps,
     chunks: Cache<BlobId, Chunk, Error>,
-    blocks: Arc<Blocks>,
+    opener: Opener,
 }
 
 /// What takes pieces of an image, each with its byte offset there.
@@ -52,7 +51,7 @@ impl ImageReader {
     pub fn new(repository: Arc<Repository>, cache_size: usize) -> Self {
         let for_maps = cache_size / MAPS_SHARE;
         let maps = Maps::new(repository.clone(), for_maps);
-        Self { repository, maps, chunks: Cache::new(cache_size - for_maps), blocks: Arc::default() }
+        Self { repository, maps, chunks: Cache::new(cache_size - for_maps), opener: Opener::new() }
     }
 
     /// The repository it reads.
@@ -103,6 +102,22 @@ impl ImageReader {
         Ok(len)
     }
 
+    /// Whether a range, as far as it lies in the image, is all hole. Reads maps only.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`].
+    pub fn is_hole(&self, image: &Image, range: &Range<u64>) -> Result<bool, Arc<Error>> {
+        let range = range.start.min(image.size)..range.end.min(image.size);
+        for span in spans_of(&range, image.span_shift) {
+            let base = span << image.span_shift;
+            let part = range.start.max(base) - base..range.end.min(base + (1 << image.span_shift)) - base;
+            if self.maps.span(image, span)?.is_some_and(|map| !used_by(&map, part).is_empty()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Fills `buf` from byte `offset` of a span.
     fn read_span(&self, map: &LocatedMap, offset: u64, buf: &mut [u8]) -> Result<(), Arc<Error>> {
         let mut filled = offset;
@@ -146,17 +161,22 @@ impl ImageReader {
             }
         }
         let mut failed = None;
-        runs::load(self.repository.packs(), &self.blocks, mine, &mut |slot, landed| match landed {
+        self.opener.load(self.repository.packs(), mine, &mut |slot, landed| match landed {
             Ok(chunk) => found[slot] = Some(chunk),
             Err(error) => failed = Some(error),
         });
         if let Some(error) = failed {
             return Err(error);
         }
+        let ends = self.repository.request_ends();
         for (slot, flight) in loading {
-            found[slot] = match self.chunks.wait(&flight) {
-                Some(landed) => Some(landed?),
-                None => self.chunks(map, &[numbers[slot]])?.pop(),
+            found[slot] = match self.chunks.wait(&flight, ends) {
+                Waited::Landed(landed) => Some(landed?),
+                Waited::GivenUp => self.chunks(map, &[numbers[slot]])?.pop(),
+                Waited::TooLong => {
+                    let (chunk, at) = places[slot];
+                    Some(self.opener.open_alone(self.repository.packs(), &chunk, at)?)
+                }
             };
         }
         found.into_iter().map(|chunk| chunk.ok_or_else(wrong_length)).collect()
@@ -197,7 +217,7 @@ impl ImageReader {
         let wanted = claims.into_iter().zip(places());
         let wanted = wanted
             .filter_map(|(claim, &Wanted { chunk, at, .. })| Some(Wanted { chunk, at, own: (0, claim?) }));
-        runs::load(self.repository.packs(), &self.blocks, wanted.collect(), &mut |_, _| {});
+        self.opener.load(self.repository.packs(), wanted.collect(), &mut |_, _| {});
     }
 
     /// Hands the data of a range to `take`, in pieces of at most a chunk, each with its byte offset in the image, in no order; returns how many
@@ -247,7 +267,7 @@ impl ImageReader {
             wanted.push(Wanted { chunk, at, own });
         }
         let mut done = Ok(());
-        runs::open(packs, wanted, &mut |Wanted { chunk, at, own }, opened| {
+        self.opener.open(packs, wanted, &mut |Wanted { chunk, at, own }, opened| {
             if done.is_err() {
                 return;
             }

@@ -1,6 +1,5 @@
 //! Opening chunks that are wanted together: those that lie beside each other in a pack are one read of the storage.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::blocks::{Blocks, Plain};
@@ -10,14 +9,22 @@ use crate::format::FormatError;
 use crate::format::location::Location;
 use crate::format::span_map::ChunkRef;
 use crate::id::BlobId;
+use crate::pool::Pool;
 use crate::repository::Error;
 use crate::repository::packs::{Packs, is_possible};
+use crate::task::workers;
 
 /// Sealed bytes that are read at once, at most, unless a single chunk is longer: a batch of chunks that do not compress, with what seals them.
 const LONGEST: u32 = (1 << 20) + (64 << 10);
 
 /// Buffers have a multiple of so many bytes, so that the next one fits into the last.
 const GRAIN: usize = 128 << 10;
+
+/// Sealed bytes of a small read, and of buffers that are kept for such.
+const FEW: usize = 2 * GRAIN;
+
+/// Bytes of buffers that are kept for a large read.
+const MOST_KEPT: usize = (LONGEST as usize).next_multiple_of(GRAIN);
 
 /// The plain bytes of a chunk.
 pub(super) type Chunk = Arc<Plain>;
@@ -39,18 +46,18 @@ type Opened<'a, T> = dyn FnMut(Wanted<T>, Option<&[u8]>) + 'a;
 /// Chunks that lie beside each other in a pack, the first of them first.
 pub(super) type Run<T> = Vec<Wanted<T>>;
 
-/// Where a thread opens chunks: buffers for bytes as they are stored, and one chunk's plain bytes.
-#[derive(Default)]
-struct Bench {
-    sealed: Vec<Vec<u8>>,
-    plain: Vec<u8>,
-}
+/// Buffers that are kept beyond one per core: more are in use only while many wait for storage, for a chunk or two each.
+const EXTRA_BUFFERS: usize = 10;
 
-impl Bench {
+/// Buffers for bytes as they are stored.
+#[derive(Debug, Default)]
+struct Sealed(Vec<Vec<u8>>);
+
+impl Sealed {
     fn buffer(&mut self, len: usize) -> Vec<u8> {
-        let fitting = self.sealed.iter().position(|buffer| buffer.capacity() >= len);
+        let fitting = self.0.iter().position(|buffer| buffer.capacity() >= len);
         let mut buffer = match fitting {
-            Some(at) => self.sealed.swap_remove(at),
+            Some(at) => self.0.swap_remove(at),
             None => Vec::with_capacity(len.next_multiple_of(GRAIN)),
         };
         buffer.resize(len, 0);
@@ -58,19 +65,13 @@ impl Bench {
     }
 
     /// One chunk may be of any length, and there are many threads.
-    fn tidy(&mut self) {
-        self.plain.clear();
-        self.plain.shrink_to(LONGEST as usize);
+    fn tidy(&mut self, most: usize) {
         let mut kept = 0;
-        self.sealed.retain(|buffer| {
+        self.0.retain(|buffer| {
             kept += buffer.capacity();
-            kept <= LONGEST as usize
+            kept <= most
         });
     }
-}
-
-thread_local! {
-    static BENCH: RefCell<Bench> = RefCell::default();
 }
 
 /// Puts chunks in the order of packs, and those together that are one read of the storage.
@@ -93,19 +94,30 @@ pub(super) fn into_runs<T>(mut wanted: Vec<Wanted<T>>) -> Vec<Run<T>> {
     runs
 }
 
-/// Opens chunks in the order of packs. `take` gets each with its plain bytes, or without if they are not whole where its hint says; it must not
-/// open chunks itself.
-pub(super) fn open<T>(packs: &Packs, wanted: Vec<Wanted<T>>, take: &mut Opened<'_, T>) {
-    open_runs(packs, into_runs(wanted), take);
+/// Opens chunks, as many threads do at once.
+#[derive(Debug)]
+pub(super) struct Opener {
+    blocks: Arc<Blocks>,
+    /// For a chunk or two, and for more.
+    few: Pool<Sealed>,
+    many: Pool<Sealed>,
+    /// One chunk each. Nobody has one while waiting for storage, unless a chunk is not where it should be.
+    plain: Pool<Vec<u8>>,
 }
 
-/// As [`open`]. Runs are read at once, as far as the storage does that, and opened as they come.
-fn open_runs<T>(packs: &Packs, runs: Vec<Run<T>>, take: &mut Opened<'_, T>) {
-    let is_possible = |run: &Run<T>| run.iter().all(|wanted| is_possible(BlobKind::Chunk, wanted.at));
-    let (runs, impossible): (Vec<_>, Vec<_>) = runs.into_iter().partition(is_possible);
-    impossible.into_iter().flatten().for_each(|wanted| take(wanted, None));
-    let mut runs = runs.into_iter().peekable();
-    BENCH.with_borrow_mut(|bench| {
+impl Opener {
+    pub(super) fn new() -> Self {
+        let kept = workers() + EXTRA_BUFFERS;
+        Self { blocks: Arc::default(), few: Pool::new(kept), many: Pool::new(kept), plain: Pool::new(kept) }
+    }
+
+    /// Opens chunks in the order of packs. `take` gets each with its plain bytes, or without if they are not whole where its hint says. Runs
+    /// are read at once, as far as the storage does that, and opened as they come.
+    pub(super) fn open<T>(&self, packs: &Packs, wanted: Vec<Wanted<T>>, take: &mut Opened<'_, T>) {
+        let is_possible = |run: &Run<T>| run.iter().all(|wanted| is_possible(BlobKind::Chunk, wanted.at));
+        let (runs, impossible): (Vec<_>, Vec<_>) = into_runs(wanted).into_iter().partition(is_possible);
+        impossible.into_iter().flatten().for_each(|wanted| take(wanted, None));
+        let mut runs = runs.into_iter().peekable();
         while runs.peek().is_some() {
             // Maps may be hostile: what they call short may be stored as very much.
             let mut bytes = 0;
@@ -116,29 +128,74 @@ fn open_runs<T>(packs: &Packs, runs: Vec<Run<T>>, take: &mut Opened<'_, T>) {
                 bytes += sealed_len(&run);
                 together.push(run);
             }
-            open_together(packs, together, bench, take);
-            bench.tidy();
+            let (pool, most) = if bytes <= FEW { (&self.few, FEW) } else { (&self.many, MOST_KEPT) };
+            pool.with(|sealed| {
+                self.open_together(packs, together, sealed, take);
+                sealed.tidy(most);
+            });
         }
-    });
+    }
+
+    fn open_together<T>(
+        &self,
+        packs: &Packs,
+        runs: Vec<Run<T>>,
+        buffers: &mut Sealed,
+        take: &mut Opened<'_, T>,
+    ) {
+        let ranges = runs.iter().map(|run| (run[0].at, buffers.buffer(sealed_len(run)))).collect();
+        let mut runs = runs.into_iter();
+        packs.read_ranges(BlobKind::Chunk, ranges, &mut |read| {
+            let Some(run) = runs.next() else { return };
+            match read {
+                Some(mut sealed) => {
+                    self.plain.with(|plain| {
+                        open_run(packs, run, &mut sealed, plain, take);
+                        plain.clear();
+                        plain.shrink_to(LONGEST as usize);
+                    });
+                    buffers.0.push(sealed);
+                }
+                None => run.into_iter().for_each(|wanted| take(wanted, None)),
+            }
+        });
+    }
+
+    /// Loads chunks that were claimed, and lands their claims; `landed` is told of each, with the number that it came with.
+    ///
+    /// One that is loaded ahead and not found whole where its hint says is given up: who asks for it looks elsewhere, too.
+    pub(super) fn load(
+        &self,
+        packs: &Packs,
+        wanted: Vec<Wanted<(usize, ChunkClaim<'_>)>>,
+        landed: &mut dyn FnMut(usize, Result<Chunk, Arc<Error>>),
+    ) {
+        self.open(packs, wanted, &mut |Wanted { chunk, at, own: (slot, claim) }, opened| {
+            if opened.is_none() && claim.purpose() == Purpose::Ahead {
+                return;
+            }
+            let loaded = with_plain(packs, &chunk, at, opened, |plain| {
+                let kept = self.blocks.keep(plain);
+                let bytes = kept.cost();
+                (Arc::new(kept), bytes)
+            });
+            landed(slot, claim.land(loaded));
+        });
+    }
+
+    /// Opens a chunk that another loads, for who cannot wait for that one.
+    pub(super) fn open_alone(
+        &self,
+        packs: &Packs,
+        chunk: &ChunkRef,
+        at: Location,
+    ) -> Result<Chunk, Arc<Error>> {
+        with_plain(packs, chunk, at, None, |plain| Arc::new(self.blocks.keep(plain))).map_err(Arc::new)
+    }
 }
 
 fn sealed_len<T>(run: &Run<T>) -> usize {
     run.iter().map(|wanted| wanted.at.sealed_len as usize).sum()
-}
-
-fn open_together<T>(packs: &Packs, runs: Vec<Run<T>>, bench: &mut Bench, take: &mut Opened<'_, T>) {
-    let ranges = runs.iter().map(|run| (run[0].at, bench.buffer(sealed_len(run)))).collect();
-    let mut runs = runs.into_iter();
-    packs.read_ranges(BlobKind::Chunk, ranges, &mut |read| {
-        let Some(run) = runs.next() else { return };
-        match read {
-            Some(mut sealed) => {
-                open_run(packs, run, &mut sealed, &mut bench.plain, take);
-                bench.sealed.push(sealed);
-            }
-            None => run.into_iter().for_each(|wanted| take(wanted, None)),
-        }
-    });
 }
 
 /// Opens chunks that lie beside each other, in what was read of them.
@@ -179,26 +236,4 @@ pub(super) fn with_plain<T>(
     } else {
         Err(FormatError::malformed("chunk", "its length is not what its map says").into())
     }
-}
-
-/// Loads chunks that were claimed, and lands their claims; `landed` is told of each, with the number that it came with.
-///
-/// One that is loaded ahead and not found whole where its hint says is given up: who asks for it looks elsewhere, too.
-pub(super) fn load(
-    packs: &Packs,
-    blocks: &Arc<Blocks>,
-    wanted: Vec<Wanted<(usize, ChunkClaim<'_>)>>,
-    landed: &mut dyn FnMut(usize, Result<Chunk, Arc<Error>>),
-) {
-    open(packs, wanted, &mut |Wanted { chunk, at, own: (slot, claim) }, opened| {
-        if opened.is_none() && claim.purpose() == Purpose::Ahead {
-            return;
-        }
-        let loaded = with_plain(packs, &chunk, at, opened, |plain| {
-            let kept = blocks.keep(plain);
-            let bytes = kept.cost();
-            (Arc::new(kept), bytes)
-        });
-        landed(slot, claim.land(loaded));
-    });
 }

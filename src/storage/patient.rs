@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use super::{Listed, Name, Settle, Storage, Taker, Wanted};
 
 /// Threads that read at most, those that wait for ever among them.
-const MOST_THREADS: usize = 64;
+const MOST_THREADS: usize = 128;
 /// Reads that somebody who wants several ranges has under way at once, and reads of one object beyond which nobody begins another beside his own.
 pub const AT_ONCE: usize = 4;
 /// Reads that are begun beside others of the same asker, at most, of all askers together.
@@ -305,16 +305,15 @@ impl<S: Storage + 'static> Patient<S> {
         if self.health.hangs(object) {
             return Err(late());
         }
-        let begun = BEGUN.get();
-        let left = begun.map(|begun| (self.patience * REQUEST).saturating_sub(begun.elapsed()));
-        if left.is_some_and(|left| left.is_zero()) {
+        let request_ends = self.request_ends();
+        if request_ends.is_some_and(|ends| ends <= Instant::now()) {
             self.health.was_too_slow(self.patience);
             return Err(too_slow());
         }
         let Some(allowed) = self.health.allowance(self.patience) else { return Err(late()) };
         let (send, receive) = bounded(1);
         let ticket = self.health.begin(object, allowed);
-        let ends = left.map_or(ticket.due, |left| ticket.due.min(Instant::now() + left));
+        let ends = request_ends.map_or(ticket.due, |ends| ticket.due.min(ends));
         let (inner, health, own) = (self.inner.clone(), self.health.clone(), ticket.clone());
         let given = send.clone();
         let reading = Reading::new(&self.threads);
@@ -516,6 +515,10 @@ impl<S: Storage + 'static> Storage for Patient<S> {
 
     fn read_if_cached(&self, name: &Name, offset: u64, buf: &mut [u8]) -> bool {
         self.health.is_well() && self.inner.read_if_cached(name, offset, buf)
+    }
+
+    fn request_ends(&self) -> Option<Instant> {
+        BEGUN.get().map(|begun| begun + self.patience * REQUEST)
     }
 
     fn len(&self, name: &Name) -> io::Result<u64> {

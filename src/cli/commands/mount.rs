@@ -31,8 +31,9 @@ use crate::storage::patient::REQUEST;
 
 /// How long users of a mount may go on after a signal asked the server to end.
 const GRACE: Duration = Duration::from_secs(10);
-/// Of the time that a kernel gives a request, all reads of one and the wait for another's take this share at most, beside as much again.
-const KERNEL_SHARE: u32 = REQUEST + 2;
+/// Of the time that a kernel gives a request, one read takes this share at most: all reads of a request, and its wait for a turn before, are as much
+/// each as [`REQUEST`] reads, and as much as two is left over.
+const KERNEL_SHARE: u32 = 2 * REQUEST + 2;
 /// The longest storage timeout, in seconds.
 pub(in crate::cli) const MOST_PATIENCE: u64 = 86_400;
 /// Smallest cache: a span map and some of the longest chunks.
@@ -51,6 +52,7 @@ pub(in crate::cli) fn run(args: &MountArgs) -> anyhow::Result<()> {
     }
     prepare(&settings.directory, &location.repository)?;
     if args.foreground {
+        server::begin_anew();
         endure_pressure();
         let (path, secrets) = (&location.repository, &settings.secrets);
         let found = Found::within(path, secrets, secrets.is_given(), settings.patience())?;
@@ -237,6 +239,10 @@ fn endure_pressure() {
     const OOM_SCORE: &str = "-500";
     if let Err(error) = rustix::process::configure_io_flusher_behavior(true) {
         log::debug!("this process gets memory like any other: {error}");
+    }
+    // Each thread has a buffer that is long and hardly used.
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        log::debug!("this process may get huge pages: {error}");
     }
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
         log::debug!("this process may be ended when memory runs out: {error}");

@@ -1,0 +1,136 @@
+//! Memory that threads take turns with, so that many of them need not much more of it than few.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+/// Things that are used again, what was used last first.
+#[derive(Debug)]
+pub struct Pool<T> {
+    spare: Mutex<Vec<T>>,
+    most: usize,
+}
+
+impl<T: Default> Pool<T> {
+    /// Keeps at most so many that nobody uses.
+    #[must_use]
+    pub const fn new(most: usize) -> Self {
+        Self { spare: Mutex::new(Vec::new()), most }
+    }
+
+    /// Does something with one of them, or with a new one.
+    pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        let spare = self.spare.lock().pop();
+        let mut own = spare.unwrap_or_default();
+        let done = work(&mut own);
+        let mut spare = self.spare.lock();
+        if spare.len() < self.most {
+            spare.push(own);
+        }
+        done
+    }
+}
+
+/// A fixed number of things: who finds none waits.
+#[derive(Debug)]
+pub struct Turns<T> {
+    free: Mutex<Vec<T>>,
+    freed: Condvar,
+}
+
+impl<T: Default> Turns<T> {
+    /// So many, at least one.
+    #[must_use]
+    pub fn new(all: usize) -> Self {
+        let free = (0..all.max(1)).map(|_| T::default()).collect();
+        Self { free: Mutex::new(free), freed: Condvar::new() }
+    }
+
+    /// Waits for one, the one that was given back last; `None` if there is none when its time `ends`, should it ever.
+    pub fn take(&self, ends: Option<Instant>) -> Option<Turn<'_, T>> {
+        let mut free = self.free.lock();
+        loop {
+            if let Some(own) = free.pop() {
+                return Some(Turn { turns: self, own });
+            }
+            match ends {
+                None => self.freed.wait(&mut free),
+                Some(ends) if ends <= Instant::now() => return None,
+                Some(ends) => drop(self.freed.wait_until(&mut free, ends)),
+            }
+        }
+    }
+}
+
+/// One of [`Turns`], given back when it is dropped.
+#[derive(Debug)]
+pub struct Turn<'a, T: Default> {
+    turns: &'a Turns<T>,
+    own: T,
+}
+
+impl<T: Default> Deref for Turn<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.own
+    }
+}
+
+impl<T: Default> DerefMut for Turn<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.own
+    }
+}
+
+impl<T: Default> Drop for Turn<'_, T> {
+    fn drop(&mut self) {
+        self.turns.free.lock().push(std::mem::take(&mut self.own));
+        self.turns.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_was_used_is_used_again_and_no_more_is_kept_than_is_said() {
+        let pool: Pool<Vec<u8>> = Pool::new(1);
+        pool.with(|outer| {
+            outer.push(1);
+            pool.with(|inner| assert!(inner.is_empty()));
+        });
+        assert_eq!(pool.spare.lock().len(), 1);
+        pool.with(|again| assert!(again.is_empty(), "the inner one was kept, and the outer one is gone"));
+    }
+
+    #[test]
+    fn no_more_than_so_many_have_a_turn() {
+        let turns: Turns<Vec<u8>> = Turns::new(3);
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| {
+                    let mut turn = turns.take(None).unwrap();
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    turn.push(1);
+                    std::thread::sleep(Duration::from_millis(1));
+                    now.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        assert!(most.into_inner() <= 3);
+        let taken: Vec<_> = (0..3).map(|_| turns.take(None).unwrap()).collect();
+        let ends = Instant::now() + Duration::from_millis(20);
+        assert!(turns.take(Some(ends)).is_none() && ends <= Instant::now());
+        drop(taken);
+        let free = turns.free.into_inner();
+        assert_eq!(free.iter().map(Vec::len).sum::<usize>(), 20, "all were given back with what they held");
+        assert_eq!(free.len(), 3);
+    }
+}
