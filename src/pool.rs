@@ -1,5 +1,6 @@
 //! Memory that threads take turns with, so that many of them need not much more of it than few.
 
+use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
@@ -32,11 +33,19 @@ impl<T: Default> Pool<T> {
     }
 }
 
-/// A fixed number of things: who finds none waits.
+/// A fixed number of things: who finds none waits, and who came first is served first.
 #[derive(Debug)]
 pub struct Turns<T> {
-    free: Mutex<Vec<T>>,
-    freed: Condvar,
+    queue: Mutex<Queue<T>>,
+    moved: Condvar,
+}
+
+#[derive(Debug)]
+struct Queue<T> {
+    free: Vec<T>,
+    /// Who waits, by number, in the order they came.
+    waiting: VecDeque<u64>,
+    next: u64,
 }
 
 impl<T: Default> Turns<T> {
@@ -44,22 +53,35 @@ impl<T: Default> Turns<T> {
     #[must_use]
     pub fn new(all: usize) -> Self {
         let free = (0..all.max(1)).map(|_| T::default()).collect();
-        Self { free: Mutex::new(free), freed: Condvar::new() }
+        let queue = Queue { free, waiting: VecDeque::new(), next: 0 };
+        Self { queue: Mutex::new(queue), moved: Condvar::new() }
     }
 
     /// Waits for one, the one that was given back last; `None` if there is none when its time `ends`, should it ever.
     pub fn take(&self, ends: Option<Instant>) -> Option<Turn<'_, T>> {
-        let mut free = self.free.lock();
-        loop {
-            if let Some(own) = free.pop() {
-                return Some(Turn { turns: self, own });
+        let mut queue = self.queue.lock();
+        let number = queue.next;
+        queue.next += 1;
+        queue.waiting.push_back(number);
+        let own = loop {
+            if queue.waiting.front() == Some(&number)
+                && let Some(own) = queue.free.pop()
+            {
+                break Some(own);
             }
             match ends {
-                None => self.freed.wait(&mut free),
-                Some(ends) if ends <= Instant::now() => return None,
-                Some(ends) => drop(self.freed.wait_until(&mut free, ends)),
+                None => self.moved.wait(&mut queue),
+                Some(ends) if ends <= Instant::now() => break None,
+                Some(ends) => drop(self.moved.wait_until(&mut queue, ends)),
             }
+        };
+        queue.waiting.retain(|waiting| *waiting != number);
+        if !queue.free.is_empty() {
+            // Whoever is first now may have looked already.
+            self.moved.notify_all();
         }
+        drop(queue);
+        own.map(|own| Turn { turns: self, own })
     }
 }
 
@@ -86,8 +108,8 @@ impl<T: Default> DerefMut for Turn<'_, T> {
 
 impl<T: Default> Drop for Turn<'_, T> {
     fn drop(&mut self) {
-        self.turns.free.lock().push(std::mem::take(&mut self.own));
-        self.turns.freed.notify_one();
+        self.turns.queue.lock().free.push(std::mem::take(&mut self.own));
+        self.turns.moved.notify_all();
     }
 }
 
@@ -110,6 +132,22 @@ mod tests {
     }
 
     #[test]
+    fn who_came_first_is_served_first() {
+        let turns: Turns<Vec<u8>> = Turns::new(1);
+        let turn = turns.take(None).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| turns.take(None).unwrap().push(1));
+            while turns.queue.lock().waiting.is_empty() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            // Whose time ends is passed over.
+            assert!(turns.take(Some(Instant::now())).is_none());
+            drop(turn);
+            assert_eq!(*turns.take(None).unwrap(), [1]);
+        });
+    }
+
+    #[test]
     fn no_more_than_so_many_have_a_turn() {
         let turns: Turns<Vec<u8>> = Turns::new(3);
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -129,7 +167,7 @@ mod tests {
         let ends = Instant::now() + Duration::from_millis(20);
         assert!(turns.take(Some(ends)).is_none() && ends <= Instant::now());
         drop(taken);
-        let free = turns.free.into_inner();
+        let free = turns.queue.into_inner().free;
         assert_eq!(free.iter().map(Vec::len).sum::<usize>(), 20, "all were given back with what they held");
         assert_eq!(free.len(), 3);
     }

@@ -145,7 +145,7 @@ fn a_request_that_needs_much_of_a_slow_storage_fails_in_time() {
         &inner.mountpoint("slow"),
         Box::new(move |_| {
             if gate.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_secs(1));
+                std::thread::sleep(Duration::from_millis(600));
             }
         }),
     );
@@ -159,7 +159,7 @@ fn a_request_that_needs_much_of_a_slow_storage_fails_in_time() {
     let start = space.as_ptr().align_offset(4096);
     let buffer = &mut space[start..start + (1 << 20)];
     is_slow.store(true, Ordering::Relaxed);
-    let failed = file.read_at(buffer, 1 << 20).expect_err("64 pieces, four at once, a second each");
+    let failed = file.read_at(buffer, 1 << 20).expect_err("64 pieces, four at once, 0.6 s each");
     assert_eq!(failed.raw_os_error(), Some(libc::EIO));
     let log = mount.log();
     assert!(log.contains("a request needed more than 8 s"), "{log}");

@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::Context;
 
@@ -69,14 +71,18 @@ pub(super) fn start(
 pub(super) fn begin_anew() {
     let mut words = std::env::args_os();
     let (Ok(program), Some(own)) = (std::env::current_exe(), words.next()) else { return };
-    // Its name says so if it was replaced meanwhile; and what is set may be taken from a program with more rights than its user's.
-    if std::env::var_os(ANEW).is_some() || !program.exists() {
+    // Its name says so if it was replaced meanwhile, and if a loader was begun with it; what is set may be taken from a program with more rights
+    // than its user's.
+    let is_itself = program.exists() && program.file_name() == Path::new(&own).file_name();
+    if std::env::var_os(ANEW).is_some() || !is_itself {
         return;
     }
     let mut command = Command::new(program);
     set_allocator(&mut command);
     let error = command.arg0(own).args(words).exec();
     log::debug!("the allocator of this process is as it is: {error}");
+    // To begin another program had this signal end it.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGPIPE, Arc::default());
 }
 
 /// Beside what somebody has set.

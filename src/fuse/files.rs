@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -24,6 +24,8 @@ const WIDEST_WINDOW: u64 = 8 << 20;
 /// Bytes of a hole that are sent without being written first, at least and at most: what the kernel asks for at once.
 const LEAST_HOLE: usize = 64 << 10;
 const LONGEST_HOLE: usize = 1 << 20;
+/// How often it is told that reads had no turn, at most.
+const TOLD: Duration = Duration::from_secs(60);
 /// How many lost chunks are remembered as logged.
 const MAX_LOGGED: usize = 4096;
 
@@ -74,6 +76,8 @@ pub struct Files {
     open: RwLock<HashMap<u64, Open>>,
     next: AtomicU64,
     logged: Mutex<HashSet<BlobId>>,
+    /// When it was last told that reads had no turn.
+    told: Mutex<Option<Instant>>,
     began: Instant,
     reads: AtomicU64,
     bytes: AtomicU64,
@@ -94,10 +98,10 @@ impl Files {
     #[must_use]
     pub fn new(reader: Arc<ImageReader>, overlays: Overlays) -> Self {
         let prefetcher = Prefetcher::new(&reader);
-        let (open, next, logged) = Default::default();
+        let (open, next, logged, told) = Default::default();
         let (reads, bytes, failed) = Default::default();
         let (zeros, began) = (vec![0; LONGEST_HOLE], Instant::now());
-        Self { reader, overlays, prefetcher, zeros, open, next, logged, began, reads, bytes, failed }
+        Self { reader, overlays, prefetcher, zeros, open, next, logged, told, began, reads, bytes, failed }
     }
 
     /// The reader beneath.
@@ -247,6 +251,16 @@ impl Files {
             Err(_) => self.failed.fetch_add(1, Ordering::Relaxed),
         };
         read
+    }
+
+    /// Counts a read that failed since others took all the time it had, and tells so now and then.
+    pub fn had_no_turn(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        let mut told = self.told.lock();
+        if told.is_none_or(|told| told.elapsed() > TOLD) {
+            *told = Some(Instant::now());
+            log::warn!("large reads wait for storage, and others that had no turn in time fail");
+        }
     }
 
     /// The zeros of a range that is all hole, if it is long enough to be worth a look.

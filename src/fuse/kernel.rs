@@ -224,7 +224,7 @@ impl Filesystem for Kernel {
             match self.large.take(as_request(|| self.files.reader().repository().request_ends())) {
                 Some(mut turn) => read(&mut turn, reply),
                 None => {
-                    log::warn!("a read of {size} bytes had no turn in time: others wait for storage");
+                    self.files.had_no_turn();
                     reply.error(fuser::Errno::EIO);
                 }
             }

@@ -109,7 +109,10 @@ impl<V: Clone, E> Flight<V, E> {
             match outcome.as_ref() {
                 Some(Outcome::Ready(value)) => return Waited::Landed(Ok(value.clone())),
                 Some(Outcome::Failed(error)) => return Waited::Landed(Err(error.clone())),
-                Some(Outcome::Abandoned) => return Waited::GivenUp,
+                Some(Outcome::Abandoned) if ends.is_none_or(|ends| Instant::now() < ends) => {
+                    return Waited::GivenUp;
+                }
+                Some(Outcome::Abandoned) => return Waited::TooLong,
                 None => {}
             }
             match ends {
