@@ -3,6 +3,7 @@
 //! An object is a named, immutable sequence of bytes. The trait says nothing of what the bytes mean. Its contract is
 //! written at each method and checked by one conformance suite that every implementation passes.
 
+pub mod aligned;
 pub mod conformance;
 pub mod faults;
 pub mod lagging;
@@ -147,7 +148,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// Publishes an object, given as parts to be joined. Atomic: no reader ever sees a part of it. Durable: when this
     /// returns, the object survives a power loss. An object of that name is replaced, as atomically. After an error the name is either as it
-    /// was before or holds the new object whole.
+    /// was before or holds the new object whole. Long parts that lie on pages of memory ([`aligned::Aligned`]) may cost a copy less.
     ///
     /// # Errors
     /// `StorageFull`, `ReadOnlyFilesystem`, `PermissionDenied`, or the medium's.

@@ -116,7 +116,9 @@ impl Store<'_> {
 
 /// Makes all packs durable, then publishes where their blobs lie.
 pub(super) fn publish_packs(store: &mut Store<'_>) -> Result<()> {
-    let Some(Writers { data, maps }) = store.writers.take() else { return Ok(()) };
+    let Some(Writers { mut data, mut maps }) = store.writers.take() else { return Ok(()) };
+    // Both are stored at once. Why one failed, its end says.
+    let _ = [data.close(), maps.close()];
     let (data, maps) = (data.finish(), maps.finish());
     let stored: Vec<StoredPack> = data?.into_iter().chain(maps?).collect();
     let mut entries: Vec<_> = stored.iter().flat_map(StoredPack::index_entries).collect();

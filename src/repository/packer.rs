@@ -18,6 +18,7 @@ use crate::format::limits::MAX_PACK_ENTRIES;
 use crate::format::location::{KEY_MODE_CLASS, Location, PackRef};
 use crate::format::pack::{self, PackEntry, PackKind};
 use crate::id::{BlobId, PackId};
+use crate::storage::aligned::Aligned;
 
 /// Blobs of a pack at most: whatever they compress to, few of them are in memory before the index has them ([`super::segments::EARLY`]).
 const MOST_BLOBS: usize = 16 << 10;
@@ -29,13 +30,13 @@ const STORER_PANICKED: Error = Error::Panicked { what: "the thread that stores p
 struct OpenPack {
     pack: PackRef,
     header: [u8; pack::HEADER_LEN],
-    bytes: Vec<u8>,
+    bytes: Aligned,
     entries: Vec<PackEntry>,
 }
 
 impl OpenPack {
     /// A pack in this memory, whose content is forgotten.
-    fn new(kind: PackKind, epoch: u32, mut bytes: Vec<u8>) -> Self {
+    fn new(kind: PackKind, epoch: u32, mut bytes: Aligned) -> Self {
         let pack = PackRef { id: PackId::random(), mode: KEY_MODE_CLASS, epoch };
         let header = pack::header(kind, pack);
         bytes.clear();
@@ -49,7 +50,7 @@ impl OpenPack {
 struct Finished {
     stored: Mutex<Vec<StoredPack>>,
     /// Memory of packs that were stored, for the next ones: fresh pages cost more than what is copied into them.
-    memory: Mutex<Vec<Vec<u8>>>,
+    memory: Mutex<Vec<Aligned>>,
 }
 
 /// Appends blobs of one kind of pack.
@@ -114,7 +115,7 @@ impl PackWriter {
         let mut guard = self.open.lock();
         let open = guard.get_or_insert_with(|| {
             let memory = self.finished.memory.lock().pop();
-            let memory = memory.unwrap_or_else(|| Vec::with_capacity(self.pack_size + (1 << 20)));
+            let memory = memory.unwrap_or_else(|| Aligned::with_capacity(self.pack_size + (1 << 20)));
             OpenPack::new(self.kind, self.objects.keyring().current_epoch(), memory)
         });
         let entry = PackEntry {
@@ -156,10 +157,20 @@ impl PackWriter {
     /// # Errors
     /// The first error of storing.
     pub fn finish(mut self) -> Result<Vec<StoredPack>> {
+        let closed = self.close();
+        self.end().and(closed)?;
+        Ok(std::mem::take(&mut *self.finished.stored.lock()))
+    }
+
+    /// Begins to store what is left; nothing is added after that.
+    ///
+    /// # Errors
+    /// [`Error::Panicked`] if storing ended; the cause comes from [`Self::finish`].
+    pub fn close(&mut self) -> Result<()> {
         let last = self.open.lock().take();
         let sent = self.send(last);
-        self.end().and(sent)?;
-        Ok(std::mem::take(&mut *self.finished.stored.lock()))
+        self.full = None;
+        sent
     }
 
     fn end(&mut self) -> Result<()> {

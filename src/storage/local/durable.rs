@@ -10,12 +10,13 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::storage::aligned::{ALIGNMENT, to_page};
+
 /// Files of at least so many bytes go past the page cache.
 const LONG_FILE: usize = 1 << 20;
-/// Bytes written at once past the page cache.
+/// Bytes that are copied to where they are aligned, and written at once past the page cache.
 const PIECE: usize = 2 << 20;
-/// What addresses, offsets and lengths are multiples of then; where that is not enough, a file is written as others are.
-const ALIGNMENT: usize = 4096;
+// Where that is not enough for addresses, offsets and lengths, a file is written as others are.
 const _: () = assert!(PIECE.is_multiple_of(ALIGNMENT));
 
 const NEW_FILE: OFlags =
@@ -45,14 +46,20 @@ fn set_direct(file: &File, direct: bool) -> io::Result<()> {
     Ok(rustix::fs::fcntl_setfl(file, flags)?)
 }
 
-/// Writes the parts through an aligned buffer, and their unaligned end as others are written.
+/// Writes parts that lie on pages as they are, others through an aligned buffer, and their unaligned end as others are written.
 fn write_past_cache(file: &File, parts: &[&[u8]]) -> io::Result<()> {
+    // Pages of it that are not needed are never touched.
     let mut memory = vec![0; PIECE + ALIGNMENT];
-    let skipped = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+    let skipped = to_page(&memory);
     let buffer = &mut memory[skipped..skipped + PIECE];
     let mut filled = 0;
     for part in parts {
         let mut rest = *part;
+        if filled == 0 && to_page(rest) == 0 {
+            let (aligned, end) = rest.split_at(rest.len() & !(ALIGNMENT - 1));
+            write_all(file, aligned)?;
+            rest = end;
+        }
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(PIECE - filled));
             buffer[filled..filled + now.len()].copy_from_slice(now);
@@ -97,6 +104,7 @@ mod tests {
     use std::io::{Read, Seek};
 
     use super::*;
+    use crate::storage::aligned::Aligned;
 
     fn noise(len: usize, seed: u64) -> Vec<u8> {
         let mut bytes = vec![0; len];
@@ -113,7 +121,13 @@ mod tests {
             [20, LONG_FILE - 1, LONG_FILE, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 2 * PIECE + ALIGNMENT]
         {
             let bytes = noise(len, len as u64);
-            for [first, second] in [[0, 0], [7, len / 2], [len / 3, len]] {
+            let mut aligned = Aligned::with_capacity(len);
+            aligned.extend_from_slice(&bytes);
+            let cuts =
+                [[0, 0], [7, len / 2], [len / 3, len], [ALIGNMENT.min(len / 2), len / 2], [len / 2, len]];
+            for (bytes, [first, second]) in
+                [&bytes[..], &aligned].into_iter().flat_map(|b| cuts.map(|c| (b, c)))
+            {
                 let parts = [&bytes[..first], &bytes[first..second], &bytes[second..]];
                 write_new(&fd, "file", &parts).unwrap();
                 assert!(fs::read(&path).unwrap() == bytes, "{len} bytes, cut at {first} and {second}");

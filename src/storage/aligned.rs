@@ -1,0 +1,74 @@
+//! Memory that begins on a page, which storage may write as it is: copying a pack once more costs as much as sealing it.
+
+use std::ops::Deref;
+
+/// What the address of the first byte is a multiple of, in bytes: as much as devices want for writes past the page cache.
+pub const ALIGNMENT: usize = 4096;
+
+/// Bytes to write, the first of which lies on a page.
+///
+/// If they outgrow the capacity that was asked for, they may lie anywhere, which costs a copy, until the next [`Self::clear`].
+#[derive(Debug)]
+pub struct Aligned {
+    memory: Vec<u8>,
+    /// Where they begin in the memory.
+    start: usize,
+}
+
+impl Aligned {
+    /// No bytes yet, and memory for `capacity` of them.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
+        let mut aligned = Self { memory: Vec::with_capacity(capacity + ALIGNMENT), start: 0 };
+        aligned.clear();
+        aligned
+    }
+
+    /// Forgets the bytes, and keeps their memory.
+    pub fn clear(&mut self) {
+        self.memory.clear();
+        self.start = to_page(&self.memory);
+        self.memory.resize(self.start, 0);
+    }
+
+    /// Appends bytes.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.memory.extend_from_slice(bytes);
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.start..]
+    }
+}
+
+/// How many bytes to pass over in `bytes` until a page begins.
+pub(super) fn to_page(bytes: &[u8]) -> usize {
+    bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_lie_on_a_page_as_long_as_they_fit() {
+        let mut bytes = Aligned::with_capacity(1000);
+        for round in 0..3 {
+            assert_eq!((bytes.len(), to_page(&bytes)), (0, 0), "round {round}");
+            let before = bytes.as_ptr();
+            bytes.extend_from_slice(&[round; 600]);
+            bytes.extend_from_slice(&[round + 1; 400]);
+            assert_eq!(bytes.as_ptr(), before);
+            assert_eq!(bytes[..], [[round; 600].as_slice(), &[round + 1; 400]].concat());
+            if round == 1 {
+                bytes.extend_from_slice(&[9; 1 << 20]);
+                assert!(bytes.len() == 1000 + (1 << 20) && bytes[1000..].iter().all(|byte| *byte == 9));
+            }
+            bytes.clear();
+        }
+    }
+}
