@@ -84,19 +84,31 @@ def only_used(bench):
     bench.note("first, used, memory", "copal", memory / MIB)
 
 
-def ceiling(bench):
+def chain(bench):
+    """What the chain of a create allows now, by itself; `None` without its micro-benchmark."""
     if not shutil.which("chain"):
         say("NO CEILING: there is no micro-benchmark")
-        return
+        return None
     say("copal: the ceiling")
-    found = json.loads(subprocess.check_output(["chain", disk(bench.images)[0].path], text=True))
-    for key, step in ("first", "store"), ("unchanged", "hash"), ("first, used", "store"):
-        if key in bench.figures:
-            bench.note(key, "ceiling", found[step]["all_cores"])
-    bench.note("zeros", "ceiling", found["read"]["all_cores"] / 1000)
-    figures = "; ".join(f"{step} {' and '.join(f'{figure:,.0f}' for figure in found[step].values())}" for step in ("read", "zeros", "hash", "seal", "store"))
-    bench.notes.append(f"Micro-benchmark, MB/s on one core and on all {found['cores']}: {figures}. {found['plain'] / 1e6:,.0f} MB in {found['chunks']:,} chunks, "
-                       f"{found['distinct']:,} of them distinct. The ceiling of zeros is reading from the page cache.")
+    return json.loads(subprocess.check_output(["chain", disk(bench.images)[0].path], text=True))
+
+
+def ceiling(bench, before, after):
+    """The means of what was found before the series and after it, since machines have neighbours."""
+    if not (before and after):
+        return
+
+    def mean(step, cores):
+        return (before[step][cores] + after[step][cores]) / 2
+
+    for key, step in ("first", "store"), ("unchanged", "hash"):
+        bench.note(key, "ceiling", mean(step, "all_cores"))
+    bench.note("first, used", "ceiling", after["store"]["all_cores"])
+    bench.note("zeros", "ceiling", mean("read", "all_cores") / 1000)
+    for when, found in ("before", before), ("after", after):
+        figures = "; ".join(f"{step} {' and '.join(f'{figure:,.0f}' for figure in found[step].values())}" for step in ("read", "zeros", "hash", "seal", "store"))
+        bench.notes.append(f"Micro-benchmark {when} the series, MB/s on one core and on all {found['cores']}: {figures}.")
+    bench.notes.append(f"{after['plain'] / 1e6:,.0f} MB in {after['chunks']:,} chunks, {after['distinct']:,} of them distinct. The ceilings are means of both. That of zeros is reading from the page cache.")
 
 
 def derivation(bench):
@@ -207,6 +219,7 @@ def crowded(bench):
 def measure(bench, wanted, long):
     versions = []
     for name in wanted:
+        before = chain(bench) if name == "copal" else None
         try:
             versions += measure_tool(bench, name)
         except SystemExit as error:
@@ -215,9 +228,10 @@ def measure(bench, wanted, long):
                 raise
             say(f"\n*** {name.upper()} CANNOT BE MEASURED HERE; its column stays empty ***\n{error.code}\n")
             bench.notes.append(f"**{name} could not be measured.**")
+        if before:
+            ceiling(bench, before, chain(bench))
     if "copal" in wanted:
         only_used(bench)
-        ceiling(bench)
         derivation(bench)
         scaling(bench)
         holes(bench)
