@@ -33,6 +33,12 @@ impl Chunker {
         Self { params, gear: Box::new(*gear), gear_shifted, masks }
     }
 
+    /// The length of the longest chunk, in bytes. No more of a stream needs to be there to find the first one.
+    #[must_use]
+    pub fn max_len(&self) -> usize {
+        self.params.max as usize
+    }
+
     /// The length of the first chunk of `stream`, in bytes; `stream` is not empty.
     ///
     /// FastCDC as of 2020: Xia et al., "The Design of Fast Content-Defined Chunking for Data Deduplication Based Storage

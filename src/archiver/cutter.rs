@@ -3,8 +3,6 @@
 //! Looking for cuts costs more than naming what lies between them. Where data is as it was, it is cut as it was: so each former chunk is named first, in its
 //! place, and only where the name differs are cuts looked for, until one meets a former one again. The chunks are the same as without.
 
-use std::ops::Range;
-
 use crate::chunker::Chunker;
 use crate::codec::CodecError;
 use crate::codec::keys::{BlobKind, Keyring};
@@ -44,30 +42,32 @@ impl FormerCuts {
     }
 }
 
-/// The chunks of a stream, in order: each with its range and its name.
+/// Cuts the data of one span, a chunk at a time.
 #[derive(Debug)]
 pub(super) struct Cutter<'a> {
     chunker: &'a Chunker,
     keyring: &'a Keyring,
-    stream: &'a [u8],
-    at: usize,
+    /// How many bytes were cut.
+    at: u64,
     former: &'a [FormerChunk],
     kept: usize,
 }
 
 impl<'a> Cutter<'a> {
-    pub(super) fn new(
-        chunker: &'a Chunker,
-        keyring: &'a Keyring,
-        stream: &'a [u8],
-        former: &'a FormerCuts,
-    ) -> Self {
-        Self { chunker, keyring, stream, at: 0, former: &former.0, kept: 0 }
+    pub(super) fn new(chunker: &'a Chunker, keyring: &'a Keyring, former: &'a FormerCuts) -> Self {
+        Self { chunker, keyring, at: 0, former: &former.0, kept: 0 }
     }
 
     /// How many chunks so far are former ones in their places, for which no cut was looked for.
     pub(super) fn kept(&self) -> usize {
         self.kept
+    }
+
+    /// The next chunk, its length and its name. `rest` is what follows those before, and not empty: all of it, or more than the longest chunk has.
+    pub(super) fn cut(&mut self, rest: &[u8]) -> Result<(usize, BlobId), CodecError> {
+        let (len, id) = self.first_of(rest)?;
+        self.at += len as u64;
+        Ok((len, id))
     }
 
     fn name(&self, plain: &[u8]) -> Result<BlobId, CodecError> {
@@ -96,26 +96,12 @@ impl<'a> Cutter<'a> {
 
     /// The former chunk that began here, if it may end where it ended.
     fn former_len(&mut self, rest: &[u8]) -> Option<(BlobId, usize)> {
-        let at = self.at as u64;
-        let passed = self.former.iter().take_while(|chunk| chunk.start < at).count();
+        let passed = self.former.iter().take_while(|chunk| chunk.start < self.at).count();
         self.former = &self.former[passed..];
-        let chunk = self.former.first().filter(|chunk| chunk.start == at)?;
+        let chunk = self.former.first().filter(|chunk| chunk.start == self.at)?;
         let len = chunk.len as usize;
         let may = self.chunker.may_cut(rest, len) && (!chunk.is_last || len == rest.len());
         may.then_some((chunk.id, len))
-    }
-}
-
-impl Iterator for Cutter<'_> {
-    type Item = Result<(Range<usize>, BlobId), CodecError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let rest = self.stream.get(self.at..).filter(|rest| !rest.is_empty())?;
-        Some(self.first_of(rest).map(|(len, id)| {
-            let range = self.at..self.at + len;
-            self.at = range.end;
-            (range, id)
-        }))
     }
 }
 

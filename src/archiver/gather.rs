@@ -1,8 +1,9 @@
 //! Gathering the data of a span while it is read: what is not zero, one run behind the other, and where the runs lie.
 //!
-//! A span is read in pieces that stay in a processor's cache until they were looked at. Zeros are overwritten by the piece that comes next, so that they never
-//! get into memory.
+//! A span is read in pieces, through a window that moves over its data: what was read is looked at, cut and compressed while a processor's cache holds it. Zeros are overwritten
+//! by the piece that comes next, so that they never get into memory.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::error::Result;
@@ -13,59 +14,46 @@ use crate::extent::HOLE_UNIT;
 const PIECE: usize = 512 << 10;
 const _: () = assert!((PIECE as u64).is_multiple_of(HOLE_UNIT));
 
+/// Fills a buffer from an offset in an image.
+pub(super) type Read<'a> = dyn FnMut(u64, &mut [u8]) -> Result<()> + 'a;
+
 /// The data of one span. Used again and again by a worker, for the sake of its memory.
 #[derive(Debug, Default)]
 pub(super) struct SpanData {
     /// Where the span starts in its image, and its length, in bytes.
     start: u64,
     len: usize,
-    /// All data, as far as it is filled.
+    /// What is still to be read.
+    parts: VecDeque<Range<u64>>,
+    /// The window, and where that of it lies which was gathered and not passed.
     bytes: Vec<u8>,
-    filled: usize,
+    left: Range<usize>,
     runs: Vec<Range<usize>>,
 }
 
 impl SpanData {
-    /// Forgets what was gathered, for a span of `len` bytes that starts at byte `start` of its image.
-    pub(super) fn begin(&mut self, start: u64, len: usize) {
-        (self.start, self.len, self.filled) = (start, len, 0);
+    /// Forgets what was gathered, for a span of `len` bytes that starts at byte `start` of its image. Only these parts of the image are read, which lie on the grid, within
+    /// the span, and in order.
+    pub(super) fn begin(&mut self, start: u64, len: usize, parts: Vec<Range<u64>>) {
+        debug_assert!(parts.iter().all(|part| part.start.is_multiple_of(HOLE_UNIT) && part.start >= start));
+        (self.start, self.len, self.left) = (start, len, 0..0);
+        self.parts = parts.into();
         self.runs.clear();
-        self.bytes.resize(len, 0);
-    }
-
-    /// Gathers a part of the image, which lies on the grid, within the span, and behind those before it. `read` fills a buffer from an offset in the image.
-    ///
-    /// # Errors
-    /// Those of `read`.
-    pub(super) fn read(
-        &mut self,
-        part: Range<u64>,
-        mut read: impl FnMut(u64, &mut [u8]) -> Result<()>,
-    ) -> Result<()> {
-        debug_assert!(part.start.is_multiple_of(HOLE_UNIT) && part.start >= self.start);
-        let mut at = part.start;
-        while at < part.end {
-            let len = PIECE.min((part.end - at) as usize);
-            let piece = &mut self.bytes[self.filled..self.filled + len];
-            read(at, piece)?;
-            self.filled += squeeze(piece, (at - self.start) as usize, &mut self.runs);
-            at += len as u64;
-        }
-        Ok(())
     }
 
     /// Gathers the data of a whole span, given its bytes.
     pub(super) fn take(&mut self, bytes: Vec<u8>) {
         self.bytes = bytes;
         self.len = self.bytes.len();
+        self.parts.clear();
         self.runs.clear();
-        self.filled = squeeze(&mut self.bytes, 0, &mut self.runs);
+        self.left = 0..squeeze(&mut self.bytes, 0, &mut self.runs);
     }
 
     /// The memory of the bytes that were given; what was gathered is gone.
     pub(super) fn give_back(&mut self) -> Vec<u8> {
         self.runs.clear();
-        (self.len, self.filled) = (0, 0);
+        (self.len, self.left) = (0, 0..0);
         std::mem::take(&mut self.bytes)
     }
 
@@ -74,14 +62,54 @@ impl SpanData {
         self.len
     }
 
-    /// Where data lies in the span: ranges in bytes, sorted, not touching each other.
+    /// Where data lies in what was gathered of the span: ranges in bytes, sorted, not touching each other.
     pub(super) fn runs(&self) -> &[Range<usize>] {
         &self.runs
     }
 
-    /// The bytes of all runs.
-    pub(super) fn stream(&self) -> &[u8] {
-        &self.bytes[..self.filled]
+    /// The bytes of all runs that were not passed: all that are left, or more than `len`.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub(super) fn more_than(&mut self, len: usize, read: &mut Read<'_>) -> Result<&[u8]> {
+        while self.left.len() <= len
+            && let Some(piece) = self.next_piece()
+        {
+            self.make_room();
+            let filled = self.left.end;
+            let buffer = &mut self.bytes[filled..filled + (piece.end - piece.start) as usize];
+            read(piece.start, buffer)?;
+            self.left.end += squeeze(buffer, (piece.start - self.start) as usize, &mut self.runs);
+        }
+        Ok(&self.bytes[self.left.clone()])
+    }
+
+    /// Passes so many of these bytes.
+    pub(super) fn pass(&mut self, len: usize) {
+        self.left.start += len;
+    }
+
+    fn next_piece(&mut self) -> Option<Range<u64>> {
+        let part = self.parts.front_mut()?;
+        let piece = part.start..part.end.min(part.start + PIECE as u64);
+        part.start = piece.end;
+        if part.is_empty() {
+            self.parts.pop_front();
+        }
+        Some(piece)
+    }
+
+    /// Sees to it that a piece fits behind what is left.
+    fn make_room(&mut self) {
+        if self.bytes.len() - self.left.end >= PIECE {
+            return;
+        }
+        self.bytes.copy_within(self.left.clone(), 0);
+        self.left = 0..self.left.len();
+        if self.bytes.len() < self.left.end + PIECE {
+            // For two, so that less is moved.
+            self.bytes.resize(self.left.end + 2 * PIECE, 0);
+        }
     }
 }
 
@@ -115,24 +143,41 @@ mod tests {
         bytes
     }
 
-    fn assert_gathered(data: &SpanData, bytes: &[u8]) {
+    /// All that is gathered, passed in steps, of which no more is asked for at once than `step` and a byte.
+    fn gathered(data: &mut SpanData, step: usize, read: &mut Read<'_>) -> Vec<u8> {
+        let mut all = Vec::new();
+        loop {
+            let rest = data.more_than(step, read).unwrap();
+            let now = rest.len().min(step);
+            if now == 0 {
+                return all;
+            }
+            all.extend_from_slice(&rest[..now]);
+            data.pass(now);
+        }
+    }
+
+    fn assert_gathered(data: &SpanData, gathered: &[u8], bytes: &[u8]) {
         let runs: Vec<u8> = data.runs().iter().flat_map(|run| bytes[run.clone()].to_vec()).collect();
-        assert!(data.stream() == runs && data.span_len() == bytes.len());
+        assert!(gathered == runs && data.span_len() == bytes.len());
         let is_data = |at: usize| data.runs().iter().any(|run| run.contains(&at));
         assert!((0..bytes.len()).step_by(UNIT).all(|at| is_data(at) == (bytes[at] != 0)));
         assert!(data.runs().windows(2).all(|pair| pair[0].end < pair[1].start));
     }
 
+    fn nothing_more(_: u64, _: &mut [u8]) -> Result<()> {
+        panic!("nothing is left to be read")
+    }
+
     #[test]
     fn what_is_read_and_what_is_given_come_out_alike() {
         let start = 5 << 24;
-        let mut blocks = vec![1; 2 * PIECE / UNIT];
+        let mut blocks: Vec<u8> = (0..2 * PIECE / UNIT).map(|block| 1 + (block % 200) as u8).collect();
         blocks.extend(vec![0; 2 * PIECE / UNIT]);
         blocks.extend([0, 0, 3, 4, 0, 5, 0, 0, 6]);
         let bytes = span(&blocks, 100);
         let (mut read, mut given) = (SpanData::default(), SpanData::default());
-        for round in 0..2 {
-            read.begin(start, bytes.len());
+        for step in [100, 5000, 7777, 3 * PIECE / 2, 4 * PIECE] {
             let mut reads = 0;
             let mut source = |at: u64, buf: &mut [u8]| {
                 reads += 1;
@@ -140,12 +185,15 @@ mod tests {
                 buf.copy_from_slice(&bytes[(at - start) as usize..][..buf.len()]);
                 Ok(())
             };
-            read.read(start..start + bytes.len() as u64, &mut source).unwrap();
-            assert_eq!(reads, 5, "round {round}");
-            assert_gathered(&read, &bytes);
+            read.begin(start, bytes.len(), std::iter::once(start..start + bytes.len() as u64).collect());
+            let all = gathered(&mut read, step, &mut source);
+            assert_eq!(reads, 5, "in steps of {step}");
+            assert_gathered(&read, &all, &bytes);
+            assert!(read.bytes.len() <= step + 3 * PIECE);
         }
         given.take(bytes.clone());
-        assert_gathered(&given, &bytes);
+        let all = gathered(&mut given, 6000, &mut nothing_more);
+        assert_gathered(&given, &all, &bytes);
         assert_eq!(read.runs(), given.runs());
     }
 
@@ -153,20 +201,36 @@ mod tests {
     fn only_parts_that_may_hold_data_are_read() {
         let bytes = span(&[1, 2, 0, 4, 5, 6], 0);
         let mut data = SpanData::default();
-        data.begin(0, bytes.len());
         let mut seen = Vec::new();
-        for part in [0..UNIT as u64, 3 * UNIT as u64..5 * UNIT as u64] {
-            let read = |at: u64, buf: &mut [u8]| {
-                seen.push((at, buf.len()));
-                buf.copy_from_slice(&bytes[at as usize..][..buf.len()]);
-                Ok(())
-            };
-            data.read(part, read).unwrap();
-        }
+        let mut read = |at: u64, buf: &mut [u8]| {
+            seen.push((at, buf.len()));
+            buf.copy_from_slice(&bytes[at as usize..][..buf.len()]);
+            Ok(())
+        };
+        data.begin(0, bytes.len(), vec![0..UNIT as u64, 3 * UNIT as u64..5 * UNIT as u64]);
+        let all = gathered(&mut data, 1 << 20, &mut read);
         assert_eq!(seen, [(0, UNIT), (3 * UNIT as u64, 2 * UNIT)]);
         assert_eq!(data.runs(), [0..UNIT, 3 * UNIT..5 * UNIT]);
-        assert_eq!(data.stream(), span(&[1, 4, 5], 0));
-        data.begin(0, UNIT);
-        assert!(data.runs().is_empty() && data.stream().is_empty());
+        assert_eq!(all, span(&[1, 4, 5], 0));
+        data.begin(0, UNIT, Vec::new());
+        assert!(gathered(&mut data, 1, &mut nothing_more).is_empty() && data.runs().is_empty());
+    }
+
+    #[test]
+    fn no_more_is_read_than_is_asked_for() {
+        let bytes = vec![7; 4 * PIECE];
+        let mut data = SpanData::default();
+        let mut reads = 0;
+        let mut read = |_: u64, buf: &mut [u8]| {
+            reads += 1;
+            buf.fill(7);
+            Ok(())
+        };
+        data.begin(0, bytes.len(), std::iter::once(0..bytes.len() as u64).collect());
+        assert_eq!(data.more_than(PIECE - 1, &mut read).unwrap().len(), PIECE);
+        assert_eq!(data.more_than(PIECE, &mut read).unwrap().len(), 2 * PIECE);
+        data.pass(PIECE);
+        assert_eq!(data.more_than(10, &mut read).unwrap().len(), PIECE);
+        assert_eq!(reads, 2);
     }
 }

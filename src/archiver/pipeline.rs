@@ -277,26 +277,25 @@ fn store_span(
 ) -> Result<Done> {
     let Job { order, span, content } = job;
     let base = span << span_shift;
-    match content {
-        Content::Read { len, parts } => {
-            let Some(source) = source else { return Err(Error::Panicked { what: "the reader of a stream" }) };
-            data.begin(base, len);
-            for part in parts {
-                data.read(part.clone(), |at, buf| source.read_at(at, buf))?;
-                store.counters.read.fetch_add(part.end - part.start, Ordering::Relaxed);
-                if source.source.kind() == SourceKind::Device {
-                    // A disk's pages are of no use to anybody; a file's may be.
-                    source.source.drop_behind(part);
-                }
-            }
+    let mut read = |at: u64, buf: &mut [u8]| {
+        let Some(source) = source else { return Err(Error::Panicked { what: "the reader of a stream" }) };
+        source.read_at(at, buf)?;
+        store.counters.read.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        if source.source.kind() == SourceKind::Device {
+            // A disk's pages are of no use to anybody; a file's may be.
+            source.source.drop_behind(at..at + buf.len() as u64);
         }
+        Ok(())
+    };
+    match content {
+        Content::Read { len, parts } => data.begin(base, len, parts),
         Content::Bytes(bytes) => {
             store.counters.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             data.take(bytes);
         }
     }
-    let end = base + data.span_len() as u64;
-    Ok(Done { order, span, end, outcome: store.span(data, former)? })
+    let outcome = store.span(data, &mut read, former)?;
+    Ok(Done { order, span, end: base + data.span_len() as u64, outcome })
 }
 
 type StoreNode<'a> = Box<

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::cutter::Cutter;
 use super::earlier::Former;
 use super::error::Result;
-use super::gather::SpanData;
+use super::gather::{Read, SpanData};
 use crate::chunker::{Chunker, lay_out};
 use crate::codec::compress::Compression;
 use crate::codec::keys::{BlobKind, Keyring};
@@ -122,21 +122,26 @@ impl Store<'_> {
         self.repository.keyring()
     }
 
-    /// Stores a span; `None` if all of it is zero.
-    pub(super) fn span(&self, data: &SpanData, former: &Former) -> Result<Option<SpanOutcome>> {
-        if data.runs().is_empty() {
-            return Ok(None);
-        }
-        let stream = data.stream();
+    /// Stores a span, which is read meanwhile; `None` if all of it is zero.
+    pub(super) fn span(
+        &self,
+        data: &mut SpanData,
+        read: &mut Read<'_>,
+        former: &Former,
+    ) -> Result<Option<SpanOutcome>> {
         let mut chunks: Vec<ChunkRef> = Vec::new();
         let mut locations = Vec::new();
         let mut numbers: HashMap<BlobId, u32> = HashMap::new();
         let mut cuts = Vec::new();
         let mut new = 0;
-        let mut cutter = Cutter::new(&self.chunker, self.keyring(), stream, &former.cuts);
-        for chunk in cutter.by_ref() {
-            let (range, id) = chunk?;
-            let plain = &stream[range];
+        let mut cutter = Cutter::new(&self.chunker, self.keyring(), &former.cuts);
+        loop {
+            let rest = data.more_than(self.chunker.max_len(), read)?;
+            if rest.is_empty() {
+                break;
+            }
+            let (len, id) = cutter.cut(rest)?;
+            let plain = &rest[..len];
             let len = u32::try_from(plain.len()).expect("chunks are at most 4 MiB");
             let number = match numbers.get(&id) {
                 Some(number) => *number,
@@ -154,6 +159,10 @@ impl Store<'_> {
                 }
             };
             cuts.push((number, len));
+            data.pass(len as usize);
+        }
+        if cuts.is_empty() {
+            return Ok(None);
         }
         self.counters.in_place.fetch_add(cutter.kept() as u64, Ordering::Relaxed);
         let span_len = u32::try_from(data.span_len()).expect("spans are at most 64 MiB");

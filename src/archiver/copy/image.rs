@@ -151,14 +151,12 @@ impl ImageCopy<'_> {
                 return Err(Error::Panicked { what: "the reader of an image" });
             };
             let base = span << span_shift;
-            data.begin(base, len);
-            for part in parts {
-                data.read(part, |at, buf| {
-                    let read = self.reader.read_at(&self.image, at, buf).map(drop);
-                    read.map_err(|error| self.unreadable(at..at + buf.len() as u64, error))
-                })?;
-            }
-            let outcome = self.store.span(data, &Former::default())?;
+            data.begin(base, len, parts);
+            let mut read = |at: u64, buf: &mut [u8]| {
+                let read = self.reader.read_at(&self.image, at, buf).map(drop);
+                read.map_err(|error| self.unreadable(at..at + buf.len() as u64, error))
+            };
+            let outcome = self.store.span(data, &mut read, &Former::default())?;
             Ok(Done { order, span, end: base + len as u64, outcome })
         };
         in_parallel(self.store, dispatch, work, stop, monitor)

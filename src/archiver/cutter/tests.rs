@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -29,10 +31,17 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 type Chunks = Vec<(Range<usize>, BlobId)>;
 
+/// The chunks of a stream of which no more is seen at once than there must be.
 fn cut(chunker: &Chunker, stream: &[u8], former: &FormerCuts) -> (Chunks, usize) {
     let keyring = keyring();
-    let mut cutter = Cutter::new(chunker, &keyring, stream, former);
-    let chunks = cutter.by_ref().map(Result::unwrap).collect();
+    let mut cutter = Cutter::new(chunker, &keyring, former);
+    let (mut chunks, mut at) = (Chunks::new(), 0);
+    while at < stream.len() {
+        let seen = at..stream.len().min(at + chunker.max_len() + 1);
+        let (len, id) = cutter.cut(&stream[seen]).unwrap();
+        chunks.push((at..at + len, id));
+        at += len;
+    }
     (chunks, cutter.kept())
 }
 
