@@ -1,6 +1,6 @@
 //! Finding zeros, and cutting what is left into chunks.
 //!
-//! Both work on one span in memory. Holes lie on the 4 KiB grid; the data between them forms one stream, so that a lone
+//! Both work on what is in memory of one span. Holes lie on the 4 KiB grid; the data between them forms one stream, so that a lone
 //! block between zeros shares a chunk with its neighbours.
 
 use std::ops::Range;

@@ -432,6 +432,19 @@ fn a_valid_seal_over_wrong_bytes_is_refused() {
 }
 
 #[test]
+fn what_is_added_to_a_writer_that_was_closed_is_no_silent_loss() {
+    let scene = Scene::new();
+    let repository = scene.open(&scene.storage()).expect("open");
+    let objects = repository.objects().clone();
+    let mut writer = PackWriter::start(PackKind::Data, 1 << 30, objects).expect("thread");
+    let blob = |number: u8| BlobId([number; 32]);
+    writer.add(BlobKind::Chunk, &blob(1), 5, b"first").expect("add");
+    writer.close().expect("close");
+    writer.add(BlobKind::Chunk, &blob(2), 6, b"second").expect("kept for the pack that is not sent");
+    assert!(writer.finish().is_err());
+}
+
+#[test]
 fn any_flipped_byte_of_one_config_or_slot_harms_nothing() {
     let scene = Scene::new();
     let folders = scene.folders();

@@ -1,7 +1,7 @@
 //! Gathering the data of a span while it is read: what is not zero, one run behind the other, and where the runs lie.
 //!
-//! A span is read in pieces, through a window that moves over its data: what was read is looked at, cut and compressed while a processor's cache holds it. Zeros are overwritten
-//! by the piece that comes next, so that they never get into memory.
+//! What is not given as a whole, as a stream's spans are, is read in pieces, through a window that moves over the data: what was read is looked at, cut and compressed while a
+//! processor's cache holds it. Zeros are overwritten by the piece that comes next, so that they never get into memory.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -75,7 +75,7 @@ impl SpanData {
         while self.left.len() <= len
             && let Some(piece) = self.next_piece()
         {
-            self.make_room();
+            self.make_room(len);
             let filled = self.left.end;
             let buffer = &mut self.bytes[filled..filled + (piece.end - piece.start) as usize];
             read(piece.start, buffer)?;
@@ -99,16 +99,16 @@ impl SpanData {
         Some(piece)
     }
 
-    /// Sees to it that a piece fits behind what is left.
-    fn make_room(&mut self) {
+    /// Sees to it that a piece fits behind what is left, which are at most `len` bytes.
+    fn make_room(&mut self, len: usize) {
         if self.bytes.len() - self.left.end >= PIECE {
             return;
         }
         self.bytes.copy_within(self.left.clone(), 0);
         self.left = 0..self.left.len();
         if self.bytes.len() < self.left.end + PIECE {
-            // For two, so that less is moved.
-            self.bytes.resize(self.left.end + 2 * PIECE, 0);
+            // Two fit, so that less is moved.
+            self.bytes.resize(len + 2 * PIECE, 0);
         }
     }
 }

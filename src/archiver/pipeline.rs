@@ -281,20 +281,28 @@ fn store_span(
         let Some(source) = source else { return Err(Error::Panicked { what: "the reader of a stream" }) };
         source.read_at(at, buf)?;
         store.counters.read.fetch_add(buf.len() as u64, Ordering::Relaxed);
-        if source.source.kind() == SourceKind::Device {
-            // A disk's pages are of no use to anybody; a file's may be.
-            source.source.drop_behind(at..at + buf.len() as u64);
-        }
         Ok(())
     };
+    // A disk's pages are of no use to anybody; a file's may be.
+    let device = source.map(|source| source.source).filter(|source| source.kind() == SourceKind::Device);
+    let mut behind = Vec::new();
     match content {
-        Content::Read { len, parts } => data.begin(base, len, parts),
+        Content::Read { len, parts } => {
+            if device.is_some() {
+                behind.clone_from(&parts);
+            }
+            data.begin(base, len, parts);
+        }
         Content::Bytes(bytes) => {
             store.counters.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             data.take(bytes);
         }
     }
     let outcome = store.span(data, &mut read, former)?;
+    if let Some(device) = device {
+        // Not before: by the pages of what was read the kernel knows who goes on, where several read in turns.
+        behind.into_iter().for_each(|part| device.drop_behind(part));
+    }
     Ok(Done { order, span, end: base + data.span_len() as u64, outcome })
 }
 

@@ -73,6 +73,14 @@ impl Writers {
             maps: start(PackKind::Maps, pack_size.min(MAPS_PACK))?,
         })
     }
+
+    /// Makes all packs durable, those of both kinds at once.
+    fn finish(self) -> [repository::Result<Vec<StoredPack>>; 2] {
+        let Self { mut data, mut maps } = self;
+        // Why one failed, its end says.
+        let _ = [data.close(), maps.close()];
+        [data.finish(), maps.finish()]
+    }
 }
 
 /// Of the claimed packs that are gone, those of which the new archive needs a blob that was not forwarded.
@@ -92,8 +100,8 @@ pub(super) fn lost_packs(
 /// Ends the writers of a pass that failed; what they hold is stored, so that the next writer need not do it again. Workers only see that
 /// storing has ended; why is known to the writers.
 pub(super) fn abandon(writers: Option<Writers>, error: Error) -> Error {
-    let Some(Writers { data, maps }) = writers else { return error };
-    let ended = [data.finish(), maps.finish()];
+    let Some(writers) = writers else { return error };
+    let ended = writers.finish();
     match (&error, ended.into_iter().find_map(repository::Result::err)) {
         (Error::Repository(repository::Error::Panicked { .. }), Some(cause)) => cause.into(),
         _ => error,
@@ -116,10 +124,8 @@ impl Store<'_> {
 
 /// Makes all packs durable, then publishes where their blobs lie.
 pub(super) fn publish_packs(store: &mut Store<'_>) -> Result<()> {
-    let Some(Writers { mut data, mut maps }) = store.writers.take() else { return Ok(()) };
-    // Both are stored at once. Why one failed, its end says.
-    let _ = [data.close(), maps.close()];
-    let (data, maps) = (data.finish(), maps.finish());
+    let Some(writers) = store.writers.take() else { return Ok(()) };
+    let [data, maps] = writers.finish();
     let stored: Vec<StoredPack> = data?.into_iter().chain(maps?).collect();
     let mut entries: Vec<_> = stored.iter().flat_map(StoredPack::index_entries).collect();
     entries.extend(store.index.take_unlisted());

@@ -97,6 +97,9 @@ impl ChunkerParams {
             ChunkerKind::FastCdc if !avg.is_power_of_two() || avg > 1 << 20 || min > 1 << 20 => {
                 malformed("FastCDC's average is a power of two, at most 1 MiB".into())
             }
+            ChunkerKind::FastCdc if !min.is_multiple_of(2) || !max.is_multiple_of(2) => {
+                malformed("FastCDC's lengths are even".into())
+            }
             _ => Ok(()),
         }
     }

@@ -24,6 +24,7 @@ use crate::storage::aligned::Aligned;
 const MOST_BLOBS: usize = 16 << 10;
 const _: () = assert!(MOST_BLOBS <= MAX_PACK_ENTRIES as usize);
 const STORER_PANICKED: Error = Error::Panicked { what: "the thread that stores packs" };
+const CLOSED: Error = Error::Panicked { what: "a writer of packs that was closed before" };
 
 /// A pack under construction.
 #[derive(Debug)]
@@ -135,7 +136,8 @@ impl PackWriter {
     }
 
     fn send(&self, open: Option<OpenPack>) -> Result<()> {
-        let (Some(open), Some(full)) = (open, &self.full) else { return Ok(()) };
+        let Some(open) = open else { return Ok(()) };
+        let full = self.full.as_ref().ok_or(CLOSED)?;
         full.send(open).map_err(|_| STORER_PANICKED)
     }
 
@@ -162,7 +164,7 @@ impl PackWriter {
         Ok(std::mem::take(&mut *self.finished.stored.lock()))
     }
 
-    /// Begins to store what is left; nothing is added after that.
+    /// Has what is left stored, as soon as what is being stored is; nothing may be added after that.
     ///
     /// # Errors
     /// [`Error::Panicked`] if storing ended; the cause comes from [`Self::finish`].

@@ -3,6 +3,7 @@ use std::ops::Range;
 use proptest::prelude::*;
 
 use super::*;
+use crate::archiver::gather::SpanData;
 use crate::chunker::{data_runs, lay_out};
 use crate::codec::keys::KeySet;
 use crate::format::config::ChunkerParams;
@@ -180,5 +181,86 @@ proptest! {
         let ranges: Vec<_> = chunks.iter().map(|chunk| chunk.0.clone()).collect();
         prop_assert_eq!(&ranges, &small().chunks(&stream).collect::<Vec<_>>());
         prop_assert!(!edits.is_empty() || kept == chunks.len());
+    }
+}
+
+/// The ends of a span's chunks in its data, and where that lies, as it is gathered and cut of parts that are read.
+fn gathered(
+    chunker: &Chunker,
+    span: &[u8],
+    parts: Vec<Range<u64>>,
+    former: &FormerCuts,
+) -> (Chunks, Vec<Range<usize>>) {
+    let (keyring, mut data) = (keyring(), SpanData::default());
+    let mut cutter = Cutter::new(chunker, &keyring, former);
+    let mut read = |at: u64, buf: &mut [u8]| {
+        buf.copy_from_slice(&span[at as usize..][..buf.len()]);
+        Ok(())
+    };
+    data.begin(0, span.len(), parts);
+    let (mut chunks, mut at) = (Chunks::new(), 0);
+    loop {
+        let rest = data.more_than(chunker.max_len(), &mut read).unwrap();
+        if rest.is_empty() {
+            return (chunks, data.runs().to_vec());
+        }
+        let (len, id) = cutter.cut(rest).unwrap();
+        data.pass(len);
+        chunks.push((at..at + len, id));
+        at += len;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// A map does not tell how its span was read.
+    #[test]
+    fn a_span_that_is_read_in_pieces_is_cut_as_a_whole(
+        seed: u64,
+        blocks in 1..1600usize,
+        tail in 0..4096usize,
+        holes in proptest::collection::vec((0..1600usize, 1..300usize), 0..6),
+        unread in proptest::collection::vec((0..1600u64, 1..300u64), 0..4),
+        kind in 0..4usize,
+        changed in proptest::option::of(0..1600usize),
+    ) {
+        let mut span = noise(seed, blocks * 4096);
+        let zero = |span: &mut [u8], from: usize, count: usize| {
+            let end = span.len().min((from + count) * 4096);
+            span[end.min(from * 4096)..end].fill(0);
+        };
+        holes.iter().for_each(|(from, count)| zero(&mut span, *from, *count));
+        span.truncate(span.len() - tail);
+        // What is not read is zeros.
+        let mut parts: Vec<Range<u64>> = std::iter::once(0..span.len() as u64).collect();
+        for (from, count) in unread {
+            let hole = from * 4096..(from + count) * 4096;
+            parts = parts.iter().flat_map(|part| [
+                part.start..part.end.min(hole.start),
+                part.start.max(hole.end)..part.end,
+            ]).filter(|part| part.start < part.end).collect();
+            zero(&mut span, from as usize, count as usize);
+        }
+        let uneven = ChunkerParams { max: 77_778, ..ChunkerParams::fastcdc(16 << 10) };
+        let kinds = [ChunkerParams::fastcdc(16 << 10), uneven, ChunkerParams::fastcdc(1 << 20), ChunkerParams::fixed(1 << 20)];
+        let chunker = chunker(kinds[kind]);
+        let squeezed = |span: &[u8]| -> Vec<u8> {
+            data_runs(span).into_iter().flat_map(|run| span[run].to_vec()).collect()
+        };
+        let before = former(&chunker, &span);
+        if let Some(block) = changed.filter(|block| *block < span.len() / 4096)
+            && span[block * 4096..(block + 1) * 4096].iter().any(|byte| *byte != 0)
+        {
+            span[block * 4096..(block + 1) * 4096].fill(9);
+        }
+        let stream = squeezed(&span);
+        let whole: Vec<Range<usize>> = chunker.chunks(&stream).collect();
+        for former in [&FormerCuts::default(), &before] {
+            let (chunks, runs) = gathered(&chunker, &span, parts.clone(), former);
+            prop_assert_eq!(&runs, &data_runs(&span));
+            prop_assert_eq!(chunks.iter().map(|chunk| chunk.0.clone()).collect::<Vec<_>>(), whole.clone());
+            prop_assert!(chunks.iter().all(|(range, id)| *id == keyring().blob_id(BlobKind::Chunk, &stream[range.clone()]).unwrap()));
+        }
     }
 }

@@ -10,14 +10,16 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::storage::aligned::{ALIGNMENT, to_page};
+use crate::storage::aligned::{ALIGNMENT, Aligned, to_page};
 
 /// Files of at least so many bytes go past the page cache.
 const LONG_FILE: usize = 1 << 20;
 /// Bytes that are copied to where they are aligned, and written at once past the page cache.
 const PIECE: usize = 2 << 20;
+/// What is written at once from where it lies is a multiple of so many bytes long, so that devices of larger blocks take it, too.
+const LARGEST_BLOCK: usize = 64 << 10;
 // Where that is not enough for addresses, offsets and lengths, a file is written as others are.
-const _: () = assert!(PIECE.is_multiple_of(ALIGNMENT));
+const _: () = assert!(PIECE.is_multiple_of(LARGEST_BLOCK) && LARGEST_BLOCK.is_multiple_of(ALIGNMENT));
 
 const NEW_FILE: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -46,31 +48,27 @@ fn set_direct(file: &File, direct: bool) -> io::Result<()> {
     Ok(rustix::fs::fcntl_setfl(file, flags)?)
 }
 
-/// Writes parts that lie on pages as they are, others through an aligned buffer, and their unaligned end as others are written.
+/// Writes the first part as it is if it lies on a page, the others through an aligned buffer, and their unaligned end as others are written.
 fn write_past_cache(file: &File, parts: &[&[u8]]) -> io::Result<()> {
-    // Pages of it that are not needed are never touched.
-    let mut memory = vec![0; PIECE + ALIGNMENT];
-    let skipped = to_page(&memory);
-    let buffer = &mut memory[skipped..skipped + PIECE];
-    let mut filled = 0;
-    for part in parts {
+    let (first, others) = parts.split_first().map_or((&[][..], parts), |(first, others)| (*first, others));
+    let as_it_is = if to_page(first) == 0 { first.len() & !(LARGEST_BLOCK - 1) } else { 0 };
+    let (now, end) = first.split_at(as_it_is);
+    write_all(file, now)?;
+    let copied = end.len() + others.iter().map(|part| part.len()).sum::<usize>();
+    let mut buffer = Aligned::with_capacity(copied.min(PIECE));
+    for part in [end].iter().chain(others) {
         let mut rest = *part;
-        if filled == 0 && to_page(rest) == 0 {
-            let (aligned, end) = rest.split_at(rest.len() & !(ALIGNMENT - 1));
-            write_all(file, aligned)?;
-            rest = end;
-        }
         while !rest.is_empty() {
-            let (now, later) = rest.split_at(rest.len().min(PIECE - filled));
-            buffer[filled..filled + now.len()].copy_from_slice(now);
-            (filled, rest) = (filled + now.len(), later);
-            if filled == PIECE {
-                write_all(file, buffer)?;
-                filled = 0;
+            let (now, later) = rest.split_at(rest.len().min(PIECE - buffer.len()));
+            buffer.extend_from_slice(now);
+            rest = later;
+            if buffer.len() == PIECE {
+                write_all(file, &buffer)?;
+                buffer.clear();
             }
         }
     }
-    let (aligned, end) = buffer[..filled].split_at(filled & !(ALIGNMENT - 1));
+    let (aligned, end) = buffer.split_at(buffer.len() & !(ALIGNMENT - 1));
     write_all(file, aligned)?;
     set_direct(file, false)?;
     write_all(file, end)
@@ -104,7 +102,6 @@ mod tests {
     use std::io::{Read, Seek};
 
     use super::*;
-    use crate::storage::aligned::Aligned;
 
     fn noise(len: usize, seed: u64) -> Vec<u8> {
         let mut bytes = vec![0; len];
