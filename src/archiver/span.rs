@@ -15,13 +15,13 @@ use crate::codec::keys::{BlobKind, Keyring};
 use crate::format::FormatError;
 use crate::format::location::Location;
 use crate::format::node::{self, Node};
-use crate::format::pack::{PackKind, seal_blob};
+use crate::format::pack::seal_blob;
 use crate::format::record::CreateStats;
 use crate::format::span_map::{self, ChunkRef, SpanMap};
 use crate::id::{BlobId, PackId};
 use crate::image::tree_writer::StoredMap;
 use crate::repository::index::{Claim, Index};
-use crate::repository::packer::PackWriter;
+use crate::repository::packer::{Lane, PackWriter};
 use crate::repository::{self, Repository};
 
 /// What all workers of a create share.
@@ -135,6 +135,7 @@ impl Store<'_> {
         let mut cuts = Vec::new();
         let mut new = 0;
         let mut cutter = Cutter::new(&self.chunker, self.keyring(), &former.cuts);
+        let lane = self.lane();
         loop {
             let rest = data.more_than(self.chunker.max_len(), read)?;
             if rest.is_empty() {
@@ -149,7 +150,7 @@ impl Store<'_> {
                     let number = u32::try_from(chunks.len()).expect("a span has few chunks");
                     let (location, stored) = match self.claim_at(former.places.get(&id)) {
                         Some(location) => (location, false),
-                        None => self.chunk(&id, plain)?,
+                        None => self.chunk(lane.as_ref(), &id, plain)?,
                     };
                     new += if stored { u64::from(len) } else { 0 };
                     chunks.push(ChunkRef { id, plain_len: len });
@@ -171,8 +172,18 @@ impl Store<'_> {
         Ok(Some(SpanOutcome { map: stored, chunks: map.chunks.len() as u64, new }))
     }
 
+    /// Where chunks of one span go; `None` in a dry run.
+    pub(super) fn lane(&self) -> Option<Lane<'_>> {
+        self.writers.as_ref().map(|writers| writers.data.lane())
+    }
+
     /// Claims or stores a chunk; also says whether it was stored.
-    pub(super) fn chunk(&self, id: &BlobId, plain: &[u8]) -> Result<(Location, bool)> {
+    pub(super) fn chunk(
+        &self,
+        lane: Option<&Lane<'_>>,
+        id: &BlobId,
+        plain: &[u8],
+    ) -> Result<(Location, bool)> {
         let pending = match self.index.claim(BlobKind::Chunk, id, &self.claimable) {
             Claim::Exists(location) => {
                 self.counters.reused_chunks.fetch_add(1, Ordering::Relaxed);
@@ -185,7 +196,9 @@ impl Store<'_> {
             }
             Claim::Mine(pending) => pending,
         };
-        let location = self.blob(BlobKind::Chunk, id, plain)?;
+        let location = self.blob(BlobKind::Chunk, id, plain, |sealed| {
+            lane.map(|lane| lane.add(BlobKind::Chunk, id, plain.len(), sealed))
+        })?;
         pending.stored(location);
         self.counters.new_chunks.fetch_add(1, Ordering::Relaxed);
         self.counters.new_plain.fetch_add(plain.len() as u64, Ordering::Relaxed);
@@ -220,16 +233,25 @@ impl Store<'_> {
         may
     }
 
-    /// Seals a blob and appends it to a pack.
-    fn blob(&self, kind: BlobKind, id: &BlobId, plain: &[u8]) -> Result<Location> {
+    /// Seals a map or node and appends it to a pack of maps.
+    fn map_blob(&self, kind: BlobKind, id: &BlobId, plain: &[u8]) -> Result<Location> {
+        self.blob(kind, id, plain, |sealed| {
+            self.writers.as_ref().map(|writers| writers.maps.add(kind, id, plain.len(), sealed))
+        })
+    }
+
+    /// Seals a blob and appends it to a pack, unless it is a dry run.
+    fn blob(
+        &self,
+        kind: BlobKind,
+        id: &BlobId,
+        plain: &[u8],
+        add: impl FnOnce(&[u8]) -> Option<repository::Result<Location>>,
+    ) -> Result<Location> {
         let sealed = seal_blob(self.keyring(), kind, id, plain, self.compression)?;
         self.counters.new_sealed.fetch_add(sealed.len() as u64, Ordering::Relaxed);
-        let Some(writers) = &self.writers else { return Ok(nowhere(sealed.len())) };
-        let writer = match PackKind::of(kind) {
-            PackKind::Data => &writers.data,
-            PackKind::Maps => &writers.maps,
-        };
-        let location = writer.add(kind, id, plain.len(), &sealed)?;
+        let Some(location) = add(&sealed) else { return Ok(nowhere(sealed.len())) };
+        let location = location?;
         self.claimed.lock().insert(location.pack.id);
         Ok(location)
     }
@@ -270,7 +292,7 @@ impl Store<'_> {
     ) -> Result<(Location, Kept)> {
         match self.index.claim(kind, id, &self.claimable) {
             Claim::Mine(pending) => {
-                let location = self.blob(kind, id, &plain())?;
+                let location = self.map_blob(kind, id, &plain())?;
                 pending.stored(location);
                 Ok((location, Kept::New))
             }
@@ -292,7 +314,7 @@ impl Store<'_> {
                     Err(error @ repository::Error::Codec(_)) => return Err(error.into()),
                     Err(error) => log::warn!("{}; stored again", repository::archives::chain(&error)),
                 }
-                let location = self.blob(kind, id, &plain())?;
+                let location = self.map_blob(kind, id, &plain())?;
                 self.index.replace(id, location);
                 Ok((location, Kept::New))
             }

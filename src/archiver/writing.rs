@@ -20,6 +20,7 @@ use crate::repository::packer::{PackWriter, StoredPack};
 use crate::repository::segments::EARLY;
 use crate::repository::session::{Unconfirmed, claimable_packs};
 use crate::repository::{self, Repository};
+use crate::task::workers;
 
 /// How often a writer starts over because compactions took what it claimed.
 pub(super) const MAX_PASSES: usize = 5;
@@ -69,7 +70,7 @@ impl Writers {
             })
         };
         Ok(Self {
-            data: start(PackKind::Data, pack_size)?,
+            data: start(PackKind::Data, pack_size)?.with_lanes(workers()),
             maps: start(PackKind::Maps, pack_size.min(MAPS_PACK))?,
         })
     }

@@ -4,6 +4,7 @@
 //! only when all packs are.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -23,6 +24,8 @@ use crate::storage::aligned::Aligned;
 /// Blobs of a pack at most: whatever they compress to, few of them are in memory before the index has them ([`super::segments::EARLY`]).
 const MOST_BLOBS: usize = 16 << 10;
 const _: () = assert!(MOST_BLOBS <= MAX_PACK_ENTRIES as usize);
+/// Lanes of a writer, at most: each has a pack in memory.
+pub const MOST_LANES: usize = 8;
 const STORER_PANICKED: Error = Error::Panicked { what: "the thread that stores packs" };
 const CLOSED: Error = Error::Panicked { what: "a writer of packs that was closed before" };
 
@@ -60,10 +63,38 @@ pub struct PackWriter {
     kind: PackKind,
     pack_size: usize,
     objects: Objects,
-    open: Mutex<Option<OpenPack>>,
+    /// The pack under construction of each lane.
+    open: Vec<Mutex<Option<OpenPack>>>,
+    /// How many use each lane.
+    users: Mutex<Vec<usize>>,
+    /// Whether a pack was full, so that one is not enough for all.
+    has_much: AtomicBool,
     full: Option<Sender<OpenPack>>,
     finished: Arc<Finished>,
     storer: Option<JoinHandle<Result<()>>>,
+}
+
+/// For who appends blobs that will be read one after the other: those of others lie in other packs, once there are more than fill one.
+#[derive(Debug)]
+pub struct Lane<'a> {
+    writer: &'a PackWriter,
+    number: usize,
+}
+
+impl Lane<'_> {
+    /// As [`PackWriter::add`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add(&self, kind: BlobKind, id: &BlobId, plain_len: usize, sealed: &[u8]) -> Result<Location> {
+        self.writer.add_to(self.number, kind, id, plain_len, sealed)
+    }
+}
+
+impl Drop for Lane<'_> {
+    fn drop(&mut self) {
+        self.writer.users.lock()[self.number] -= 1;
+    }
 }
 
 /// A pack that is durable.
@@ -102,8 +133,38 @@ impl PackWriter {
         let storer = std::thread::Builder::new()
             .name(format!("store-{}", kind.folder()))
             .spawn(move || store_all(kind, &storing, &waiting, &done))?;
-        let (open, full, storer) = (Mutex::new(None), Some(full), Some(storer));
-        Ok(Self { kind, pack_size: pack_size as usize, objects, open, full, finished, storer })
+        let (open, users, has_much) = (vec![Mutex::default()], Mutex::new(vec![0]), AtomicBool::new(false));
+        let (full, storer) = (Some(full), Some(storer));
+        Ok(Self {
+            kind,
+            pack_size: pack_size as usize,
+            objects,
+            open,
+            users,
+            has_much,
+            full,
+            finished,
+            storer,
+        })
+    }
+
+    /// Lets so many append to packs of their own ([`Self::lane`]), at most [`MOST_LANES`].
+    #[must_use]
+    pub fn with_lanes(mut self, lanes: usize) -> Self {
+        let lanes = lanes.clamp(1, MOST_LANES);
+        self.open.resize_with(lanes, Mutex::default);
+        self.users.get_mut().resize(lanes, 0);
+        self
+    }
+
+    /// The lane that fewest use. Until a pack was full there is one for all, so that small backups make no small packs.
+    #[must_use]
+    pub fn lane(&self) -> Lane<'_> {
+        let mut users = self.users.lock();
+        let lanes = if self.has_much.load(Ordering::Relaxed) { users.len() } else { 1 };
+        let number = (0..lanes).min_by_key(|number| users[*number]).unwrap_or(0);
+        users[number] += 1;
+        Lane { writer: self, number }
     }
 
     /// Appends a sealed blob and says where it will lie.
@@ -111,9 +172,20 @@ impl PackWriter {
     /// # Errors
     /// [`Error::Panicked`] if storing ended; the cause comes from [`Self::finish`].
     pub fn add(&self, kind: BlobKind, id: &BlobId, plain_len: usize, sealed: &[u8]) -> Result<Location> {
+        self.add_to(0, kind, id, plain_len, sealed)
+    }
+
+    fn add_to(
+        &self,
+        lane: usize,
+        kind: BlobKind,
+        id: &BlobId,
+        plain_len: usize,
+        sealed: &[u8],
+    ) -> Result<Location> {
         debug_assert_eq!(PackKind::of(kind), self.kind);
         let narrow = |len: usize| u32::try_from(len).expect("packs and blobs are bounded far below 4 GiB");
-        let mut guard = self.open.lock();
+        let mut guard = self.open[lane].lock();
         let open = guard.get_or_insert_with(|| {
             let memory = self.finished.memory.lock().pop();
             let memory = memory.unwrap_or_else(|| Aligned::with_capacity(self.pack_size + (1 << 20)));
@@ -130,6 +202,7 @@ impl PackWriter {
         open.entries.push(entry);
         let location = entry.location(open.pack);
         if open.bytes.len() >= self.pack_size || open.entries.len() >= MOST_BLOBS {
+            self.has_much.store(true, Ordering::Relaxed);
             self.send(guard.take())?;
         }
         Ok(location)
@@ -169,8 +242,7 @@ impl PackWriter {
     /// # Errors
     /// [`Error::Panicked`] if storing ended; the cause comes from [`Self::finish`].
     pub fn close(&mut self) -> Result<()> {
-        let last = self.open.lock().take();
-        let sent = self.send(last);
+        let sent = self.open.iter().try_for_each(|open| self.send(open.lock().take()));
         self.full = None;
         sent
     }
@@ -205,4 +277,69 @@ fn store_all(
         finished.memory.lock().push(bytes);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::keys::{FIRST_EPOCH, KeySet, Keyring};
+    use crate::id::RepositoryId;
+    use crate::storage::memory::MemoryStorage;
+
+    const BLOB: usize = 10_000;
+    const PACK: u32 = 100_000;
+
+    fn writer(lanes: usize) -> PackWriter {
+        let keyring = Keyring::new(RepositoryId::random(), &KeySet::generate(), FIRST_EPOCH);
+        let objects = Objects::new(Arc::new(MemoryStorage::default()), Arc::new(keyring), false);
+        PackWriter::start(PackKind::Data, PACK, objects).expect("a thread").with_lanes(lanes)
+    }
+
+    /// What two append in turns, each `blobs` times.
+    fn in_turns(lanes: [&Lane<'_>; 2], blobs: usize) -> [Vec<Location>; 2] {
+        let mut places = [Vec::new(), Vec::new()];
+        for number in 0..blobs {
+            for (lane, places) in lanes.iter().zip(&mut places) {
+                let id = BlobId([u8::try_from(number).expect("few"); 32]);
+                places.push(lane.add(BlobKind::Chunk, &id, BLOB, &[7; BLOB]).expect("add"));
+            }
+        }
+        places
+    }
+
+    fn adjoin(places: &[Location]) -> bool {
+        places
+            .windows(2)
+            .all(|two| two[0].pack == two[1].pack && two[0].offset + two[0].sealed_len == two[1].offset)
+    }
+
+    #[test]
+    fn what_two_append_in_turns_lies_apart_once_a_pack_was_full() {
+        let writer = writer(2);
+        let [first, second] = in_turns([&writer.lane(), &writer.lane()], 5);
+        assert!(first.iter().all(|place| place.pack == second[0].pack), "{first:?} {second:?}");
+        assert!(!adjoin(&first) && !adjoin(&second));
+        let [first, second] = in_turns([&writer.lane(), &writer.lane()], 5);
+        assert!(adjoin(&first) && adjoin(&second) && first[0].pack != second[0].pack);
+        let [alone, _] = [(); 2].map(|()| in_turns([&writer.lane(); 2], 1)[0][0].pack);
+        assert!([first[0].pack, second[0].pack].contains(&alone));
+        let stored = writer.finish().expect("finish");
+        assert_eq!(stored.iter().map(|pack| pack.entries.len()).sum::<usize>(), 24);
+    }
+
+    #[test]
+    fn more_than_have_a_lane_share_those_there_are() {
+        for lanes in [0, 1, 3, 100] {
+            let writer = writer(lanes);
+            in_turns([&writer.lane(); 2], 5);
+            let many: Vec<Lane<'_>> = (0..20).map(|_| writer.lane()).collect();
+            let lanes = lanes.clamp(1, MOST_LANES);
+            let mut users = vec![0usize; lanes];
+            many.iter().for_each(|lane| users[lane.number] += 1);
+            assert!(users.iter().all(|users| users.abs_diff(20 / lanes) <= 1), "{users:?}");
+            drop(many);
+            assert!(writer.users.lock().iter().all(|users| *users == 0));
+            writer.finish().expect("finish");
+        }
+    }
 }

@@ -26,6 +26,7 @@ use crate::image::reader::ImageReader;
 use crate::image::tree_writer::StoredMap;
 use crate::image::walk::Visitor;
 use crate::repository;
+use crate::repository::packer::Lane;
 
 /// Memory for chunks that were met, in bytes: a million of them, 64 GiB of data in chunks of 64 KiB.
 const KNOWN_CHUNKS: usize = 160 << 20;
@@ -173,9 +174,10 @@ impl ImageCopy<'_> {
         let mut chunks = Vec::with_capacity(opened.map.chunks.len());
         let mut locations = Vec::with_capacity(opened.map.chunks.len());
         let mut new = 0;
+        let lane = self.store.lane();
         for (number, (chunk, place)) in opened.map.chunks.iter().zip(&opened.locations).enumerate() {
             let lost = |error| self.unreadable(place_of(&opened, number, range), error);
-            let (id, location, stored) = self.chunk(chunk, *place, &lost)?;
+            let (id, location, stored) = self.chunk(lane.as_ref(), chunk, *place, &lost)?;
             chunks.push(ChunkRef { id, plain_len: chunk.plain_len });
             locations.push(location);
             new += if stored { u64::from(chunk.plain_len) } else { 0 };
@@ -215,6 +217,7 @@ impl ImageCopy<'_> {
     /// Claims a chunk that was met before, or opens, claims or stores it; also says whether it was stored.
     fn chunk(
         &self,
+        lane: Option<&Lane<'_>>,
         chunk: &ChunkRef,
         at: Location,
         lost: &dyn Fn(Arc<repository::Error>) -> Error,
@@ -236,7 +239,7 @@ impl ImageCopy<'_> {
         }
         self.store.counters.read.fetch_add(plain.len() as u64, std::sync::atomic::Ordering::Relaxed);
         let id = self.store.repository.keyring().blob_id(BlobKind::Chunk, &plain)?;
-        let (location, stored) = self.store.chunk(&id, &plain)?;
+        let (location, stored) = self.store.chunk(lane, &id, &plain)?;
         self.learnt.chunks.learn(&chunk.id, (chunk.plain_len, id), 0);
         Ok((id, location, stored))
     }
