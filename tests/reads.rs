@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use common::watched::Watched;
-use common::{file_of, make, noise, open, options, reader_of};
+use common::{file_of, image_of, make, noise, open, options, reader_of};
 use copal::archiver::create::{CreateOptions, create};
 use copal::archiver::extract::extract;
 use copal::archiver::target::Target;
@@ -17,12 +17,14 @@ use copal::format::config::{ChunkerKind, ChunkerParams};
 use copal::image::Image;
 use copal::image::cache::CacheCounts;
 use copal::image::reader::ImageReader;
+use copal::repository::packer::MOST_LANES;
 use copal::repository::reference::Reference;
 use copal::repository::{Error, Repository};
 use copal::storage::Storage;
 use copal::storage::memory::MemoryStorage;
 use copal::storage::patient::{AT_ONCE, Patient};
 use copal::storage::recorder::{Call, Op, Recorder};
+use copal::task::workers;
 
 /// Small chunks, so that a few megabytes make thousands.
 const FIXED: ChunkerParams = ChunkerParams { kind: ChunkerKind::Fixed, min: 4096, avg: 4096, max: 4096 };
@@ -75,6 +77,28 @@ fn check_path(calls: &[Call]) {
         let folder = call.name.strip_prefix("mirror/").unwrap_or(&call.name);
         assert!(!folder.starts_with("index"), "{call:?}: reading needs no index");
         assert!(!matches!(call.op, Op::Put | Op::Delete), "{call:?}: readers never write");
+    }
+}
+
+#[test]
+fn spans_that_are_stored_at_the_same_time_do_not_lie_in_turns() {
+    if workers() > MOST_LANES {
+        eprintln!("NOT TESTED: with {} cores some spans share a lane", workers());
+        return;
+    }
+    // A span fills four packs; there are enough spans before the last ones for all lanes.
+    let spans = 16;
+    let repository = make(MemoryStorage::new());
+    let source = file_of(&noise(3 << 40, spans << 22));
+    let created = create(&repository, &options("disk", &[source.path()]), &Stop::default(), &Silent);
+    let (reader, image) = (reader_of(&repository), image_of(&repository, &created.expect("create"), 0));
+    for span in spans as u64 / 2..spans as u64 {
+        let map = reader.maps().span(&image, span).expect("its map").expect("data");
+        assert!(map.locations.len() > 50);
+        for two in map.locations.windows(2) {
+            let adjoin = two[0].offset + two[0].sealed_len == two[1].offset;
+            assert!(two[0].pack != two[1].pack || adjoin, "span {span}: {two:?}");
+        }
     }
 }
 

@@ -177,7 +177,7 @@ impl Store<'_> {
         self.writers.as_ref().map(|writers| writers.data.lane())
     }
 
-    /// Claims or stores a chunk; also says whether it was stored.
+    /// Claims or stores a chunk, in a lane if there is one; also says whether it was stored.
     pub(super) fn chunk(
         &self,
         lane: Option<&Lane<'_>>,
@@ -196,9 +196,12 @@ impl Store<'_> {
             }
             Claim::Mine(pending) => pending,
         };
-        let location = self.blob(BlobKind::Chunk, id, plain, |sealed| {
-            lane.map(|lane| lane.add(BlobKind::Chunk, id, plain.len(), sealed))
-        })?;
+        let add = |sealed: &[u8]| match (lane, &self.writers) {
+            (Some(lane), _) => Some(lane.add(BlobKind::Chunk, id, plain.len(), sealed)),
+            (None, Some(writers)) => Some(writers.data.add(BlobKind::Chunk, id, plain.len(), sealed)),
+            (None, None) => None,
+        };
+        let location = self.blob(BlobKind::Chunk, id, plain, add)?;
         pending.stored(location);
         self.counters.new_chunks.fetch_add(1, Ordering::Relaxed);
         self.counters.new_plain.fetch_add(plain.len() as u64, Ordering::Relaxed);

@@ -78,8 +78,8 @@ impl Writers {
     /// Makes all packs durable, those of both kinds at once.
     fn finish(self) -> [repository::Result<Vec<StoredPack>>; 2] {
         let Self { mut data, mut maps } = self;
-        // Why one failed, its end says.
-        let _ = [data.close(), maps.close()];
+        // Maps first, which are soon taken: packs of data are as many as lanes. Why one failed, its end says.
+        let _ = [maps.close(), data.close()];
         [data.finish(), maps.finish()]
     }
 }

@@ -1,10 +1,10 @@
-//! Writing packs: blobs are appended to an open pack from many threads; full packs are stored by a thread of their own.
+//! Writing packs: blobs are appended to open packs from many threads; full packs are stored by a thread of their own.
 //!
 //! A blob's location is known as soon as it was added, long before its pack is durable: [`PackWriter::finish`] returns
 //! only when all packs are.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -26,6 +26,8 @@ const MOST_BLOBS: usize = 16 << 10;
 const _: () = assert!(MOST_BLOBS <= MAX_PACK_ENTRIES as usize);
 /// Lanes of a writer, at most: each has a pack in memory.
 pub const MOST_LANES: usize = 8;
+/// How many full packs allow for one more lane.
+pub const FILLED_FOR_LANE: usize = 2;
 const STORER_PANICKED: Error = Error::Panicked { what: "the thread that stores packs" };
 const CLOSED: Error = Error::Panicked { what: "a writer of packs that was closed before" };
 
@@ -67,14 +69,14 @@ pub struct PackWriter {
     open: Vec<Mutex<Option<OpenPack>>>,
     /// How many use each lane.
     users: Mutex<Vec<usize>>,
-    /// Whether a pack was full, so that one is not enough for all.
-    has_much: AtomicBool,
+    /// Packs that were full.
+    filled: AtomicUsize,
     full: Option<Sender<OpenPack>>,
     finished: Arc<Finished>,
     storer: Option<JoinHandle<Result<()>>>,
 }
 
-/// For who appends blobs that will be read one after the other: those of others lie in other packs, once there are more than fill one.
+/// For who appends blobs that will be read one after the other: those of others lie in other packs, once there is enough for several.
 #[derive(Debug)]
 pub struct Lane<'a> {
     writer: &'a PackWriter,
@@ -126,42 +128,34 @@ impl PackWriter {
     /// # Errors
     /// If no thread can be started.
     pub fn start(kind: PackKind, pack_size: u32, objects: Objects) -> std::io::Result<Self> {
-        // None waits: with the open one and the one being stored, two are in memory, and storing one takes a fraction of the time of filling one.
+        // None waits: beside the open ones, of which each lane has one, only the one being stored is in memory, and storing one takes a fraction of the
+        // time of filling one.
         let (full, waiting) = bounded(0);
         let finished: Arc<Finished> = Arc::default();
         let (storing, done) = (objects.clone(), finished.clone());
         let storer = std::thread::Builder::new()
             .name(format!("store-{}", kind.folder()))
             .spawn(move || store_all(kind, &storing, &waiting, &done))?;
-        let (open, users, has_much) = (vec![Mutex::default()], Mutex::new(vec![0]), AtomicBool::new(false));
+        let (open, users, filled) = (vec![Mutex::default()], Mutex::new(vec![0]), AtomicUsize::new(0));
         let (full, storer) = (Some(full), Some(storer));
-        Ok(Self {
-            kind,
-            pack_size: pack_size as usize,
-            objects,
-            open,
-            users,
-            has_much,
-            full,
-            finished,
-            storer,
-        })
+        Ok(Self { kind, pack_size: pack_size as usize, objects, open, users, filled, full, finished, storer })
     }
 
-    /// Lets so many append to packs of their own ([`Self::lane`]), at most [`MOST_LANES`].
+    /// Lets so many append to packs of their own ([`Self::lane`]), at most [`MOST_LANES`], and no fewer than before.
     #[must_use]
     pub fn with_lanes(mut self, lanes: usize) -> Self {
-        let lanes = lanes.clamp(1, MOST_LANES);
+        let lanes = lanes.min(MOST_LANES).max(self.open.len());
         self.open.resize_with(lanes, Mutex::default);
         self.users.get_mut().resize(lanes, 0);
         self
     }
 
-    /// The lane that fewest use. Until a pack was full there is one for all, so that small backups make no small packs.
+    /// The lane that fewest use, until it is dropped. There is one for all at first, and one more for each [`FILLED_FOR_LANE`] packs that were
+    /// full: of what is stored in the end, each lane leaves a pack that is not.
     #[must_use]
     pub fn lane(&self) -> Lane<'_> {
         let mut users = self.users.lock();
-        let lanes = if self.has_much.load(Ordering::Relaxed) { users.len() } else { 1 };
+        let lanes = (1 + self.filled.load(Ordering::Relaxed) / FILLED_FOR_LANE).min(users.len());
         let number = (0..lanes).min_by_key(|number| users[*number]).unwrap_or(0);
         users[number] += 1;
         Lane { writer: self, number }
@@ -202,7 +196,7 @@ impl PackWriter {
         open.entries.push(entry);
         let location = entry.location(open.pack);
         if open.bytes.len() >= self.pack_size || open.entries.len() >= MOST_BLOBS {
-            self.has_much.store(true, Ordering::Relaxed);
+            self.filled.fetch_add(1, Ordering::Relaxed);
             self.send(guard.take())?;
         }
         Ok(location)
@@ -237,7 +231,8 @@ impl PackWriter {
         Ok(std::mem::take(&mut *self.finished.stored.lock()))
     }
 
-    /// Has what is left stored, as soon as what is being stored is; nothing may be added after that.
+    /// Has what is left stored, as soon as what is being stored is; nothing may be added after that. With several lanes, it waits until all but one
+    /// of their packs are.
     ///
     /// # Errors
     /// [`Error::Panicked`] if storing ended; the cause comes from [`Self::finish`].
@@ -255,7 +250,7 @@ impl PackWriter {
 }
 
 impl Drop for PackWriter {
-    /// Ends the thread of a writer that was not finished; packs that wait are stored, the open one is dropped.
+    /// Ends the thread of a writer that was not finished; packs that wait are stored, the open ones are dropped.
     fn drop(&mut self) {
         let _ = self.end();
     }
@@ -284,14 +279,21 @@ mod tests {
     use super::*;
     use crate::codec::keys::{FIRST_EPOCH, KeySet, Keyring};
     use crate::id::RepositoryId;
+    use crate::storage::Storage;
+    use crate::storage::faults::{Fault, Faults};
     use crate::storage::memory::MemoryStorage;
+    use crate::storage::recorder::Op;
 
     const BLOB: usize = 10_000;
     const PACK: u32 = 100_000;
 
     fn writer(lanes: usize) -> PackWriter {
+        writer_to(Arc::new(MemoryStorage::new()), lanes)
+    }
+
+    fn writer_to(storage: Arc<dyn Storage>, lanes: usize) -> PackWriter {
         let keyring = Keyring::new(RepositoryId::random(), &KeySet::generate(), FIRST_EPOCH);
-        let objects = Objects::new(Arc::new(MemoryStorage::default()), Arc::new(keyring), false);
+        let objects = Objects::new(storage, Arc::new(keyring), false);
         PackWriter::start(PackKind::Data, PACK, objects).expect("a thread").with_lanes(lanes)
     }
 
@@ -314,26 +316,34 @@ mod tests {
     }
 
     #[test]
-    fn what_two_append_in_turns_lies_apart_once_a_pack_was_full() {
+    fn what_two_append_in_turns_lies_apart_once_packs_were_full() {
         let writer = writer(2);
-        let [first, second] = in_turns([&writer.lane(), &writer.lane()], 5);
-        assert!(first.iter().all(|place| place.pack == second[0].pack), "{first:?} {second:?}");
-        assert!(!adjoin(&first) && !adjoin(&second));
-        let [first, second] = in_turns([&writer.lane(), &writer.lane()], 5);
+        let own = [writer.lane(), writer.lane()];
+        let [first, second] = in_turns([&own[0], &own[1]], 5 * FILLED_FOR_LANE);
+        assert!(first.iter().zip(&second).all(|(first, second)| first.pack == second.pack));
+        assert!(!adjoin(&first[..5]) && !adjoin(&second[..5]));
+        drop(own);
+        let own = [writer.lane(), writer.lane()];
+        let [first, second] = in_turns([&own[0], &own[1]], 5);
         assert!(adjoin(&first) && adjoin(&second) && first[0].pack != second[0].pack);
-        let [alone, _] = [(); 2].map(|()| in_turns([&writer.lane(); 2], 1)[0][0].pack);
-        assert!([first[0].pack, second[0].pack].contains(&alone));
+        drop(own);
+        let alone = writer.lane();
+        assert_eq!(in_turns([&alone; 2], 1)[0][0].pack, first[0].pack, "it goes on where somebody ended");
+        drop(alone);
         let stored = writer.finish().expect("finish");
-        assert_eq!(stored.iter().map(|pack| pack.entries.len()).sum::<usize>(), 24);
+        assert_eq!(
+            stored.iter().map(|pack| pack.entries.len()).sum::<usize>(),
+            20 * FILLED_FOR_LANE / 2 + 12
+        );
     }
 
     #[test]
     fn more_than_have_a_lane_share_those_there_are() {
         for lanes in [0, 1, 3, 100] {
             let writer = writer(lanes);
-            in_turns([&writer.lane(); 2], 5);
-            let many: Vec<Lane<'_>> = (0..20).map(|_| writer.lane()).collect();
             let lanes = lanes.clamp(1, MOST_LANES);
+            in_turns([&writer.lane(); 2], 5 * FILLED_FOR_LANE * lanes);
+            let many: Vec<Lane<'_>> = (0..20).map(|_| writer.lane()).collect();
             let mut users = vec![0usize; lanes];
             many.iter().for_each(|lane| users[lane.number] += 1);
             assert!(users.iter().all(|users| users.abs_diff(20 / lanes) <= 1), "{users:?}");
@@ -341,5 +351,38 @@ mod tests {
             assert!(writer.users.lock().iter().all(|users| *users == 0));
             writer.finish().expect("finish");
         }
+    }
+
+    #[test]
+    fn what_is_added_to_any_lane_of_a_closed_writer_is_no_silent_loss() {
+        let mut writer = writer(2);
+        in_turns([&writer.lane(); 2], 5 * FILLED_FOR_LANE);
+        writer.close().expect("close");
+        let first = writer.lane();
+        writer
+            .lane()
+            .add(BlobKind::Chunk, &BlobId([1; 32]), 1, &[1])
+            .expect("kept for the pack that is not sent");
+        drop(first);
+        assert!(writer.finish().is_err());
+    }
+
+    #[test]
+    fn whoever_waits_in_a_lane_goes_on_when_storing_fails() {
+        let storage = Faults::new(MemoryStorage::new());
+        storage.inject_always(Op::Put, "packs", Fault::Fail(std::io::ErrorKind::Other));
+        let writer = writer_to(Arc::new(storage), MOST_LANES);
+        writer.filled.store(FILLED_FOR_LANE * MOST_LANES, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            for number in 0..MOST_LANES {
+                let lane = writer.lane();
+                scope.spawn(move || {
+                    let id = BlobId([u8::try_from(number).expect("few"); 32]);
+                    (0..100).any(|_| lane.add(BlobKind::Chunk, &id, BLOB, &[7; BLOB]).is_err())
+                });
+            }
+        });
+        let error = writer.finish().expect_err("nothing was stored");
+        assert!(matches!(error, Error::Storage { .. }), "{error}");
     }
 }
