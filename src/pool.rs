@@ -33,6 +33,68 @@ impl<T: Default> Pool<T> {
     }
 }
 
+/// Buffers of many lengths that are used again, as long as those that nobody uses take no more than so many bytes: who was used last stays.
+///
+/// Buffers of their owner alone would not do: of what is wanted at once some is short and some long, and where none fits, the system has to make fresh pages.
+#[derive(Debug)]
+pub struct Shelf {
+    spare: Mutex<Spare>,
+    most: usize,
+}
+
+/// What nobody uses, and how many bytes that is.
+#[derive(Debug, Default)]
+struct Spare {
+    buffers: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Shelf {
+    /// Bytes of a new buffer are a multiple of so many, so that others fit into it, too.
+    const GRAIN: usize = 128 << 10;
+
+    /// Keeps at most so many bytes.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { spare: Mutex::default(), most }
+    }
+
+    /// A buffer of `len` bytes, whatever they are. It is the shortest that fits, unless that is more than twice as long as a new one would be.
+    #[must_use]
+    pub fn take(&self, len: usize) -> Vec<u8> {
+        let new = len.next_multiple_of(Self::GRAIN);
+        let mut spare = self.spare.lock();
+        let fitting = spare.buffers.iter().enumerate();
+        let fitting = fitting.map(|(at, buffer)| (buffer.capacity(), at));
+        let fitting = fitting.filter(|(capacity, _)| (len..=2 * new).contains(capacity)).min();
+        let found = fitting.and_then(|(_, at)| spare.buffers.remove(at));
+        spare.bytes -= found.as_ref().map_or(0, Vec::capacity);
+        drop(spare);
+        let mut buffer = found.unwrap_or_else(|| Vec::with_capacity(new));
+        buffer.resize(len, 0);
+        buffer
+    }
+
+    /// Gives a buffer back.
+    pub fn put(&self, buffer: Vec<u8>) {
+        if buffer.capacity() > self.most {
+            return;
+        }
+        let mut gone = Vec::new();
+        let mut spare = self.spare.lock();
+        spare.bytes += buffer.capacity();
+        spare.buffers.push_back(buffer);
+        while spare.bytes > self.most
+            && let Some(oldest) = spare.buffers.pop_front()
+        {
+            spare.bytes -= oldest.capacity();
+            gone.push(oldest);
+        }
+        // Freed outside the lock.
+        drop(spare);
+    }
+}
+
 /// A fixed number of things: who finds none waits, and who came first is served first.
 #[derive(Debug)]
 pub struct Turns<T> {
@@ -129,6 +191,42 @@ mod tests {
         });
         assert_eq!(pool.spare.lock().len(), 1);
         pool.with(|again| assert!(again.is_empty(), "the inner one was kept, and the outer one is gone"));
+    }
+
+    #[test]
+    fn buffers_are_used_again_where_they_fit() {
+        let shelf = Shelf::new(10 * Shelf::GRAIN);
+        let (short, long) = (shelf.take(1), shelf.take(5 * Shelf::GRAIN - 7));
+        assert_eq!((short.len(), long.len()), (1, 5 * Shelf::GRAIN - 7));
+        let places = [short.as_ptr(), long.as_ptr()];
+        [long, short].into_iter().for_each(|buffer| shelf.put(buffer));
+        let again = shelf.take(Shelf::GRAIN);
+        assert_eq!((again.as_ptr(), again.len()), (places[0], Shelf::GRAIN), "the shortest that fits");
+        let new = shelf.take(Shelf::GRAIN);
+        assert_ne!(new.as_ptr(), places[1], "what is much too long is left to others");
+        assert_eq!(shelf.take(4 * Shelf::GRAIN).as_ptr(), places[1]);
+        assert_eq!(shelf.spare.lock().bytes, 0);
+    }
+
+    #[test]
+    fn no_more_bytes_of_buffers_are_kept_than_is_said_and_the_oldest_go() {
+        let shelf = Shelf::new(3 * Shelf::GRAIN);
+        let taken: Vec<_> = (1..=3).map(|length| shelf.take(length * Shelf::GRAIN)).collect();
+        let kept = [taken[0].as_ptr(), taken[1].as_ptr()];
+        let mut taken = taken.into_iter();
+        let mut put_next = || taken.next().into_iter().for_each(|buffer| shelf.put(buffer));
+        put_next();
+        put_next();
+        assert_eq!(shelf.spare.lock().bytes, 3 * Shelf::GRAIN);
+        let held = [shelf.take(1), shelf.take(2 * Shelf::GRAIN)];
+        assert_eq!([held[0].as_ptr(), held[1].as_ptr()], kept);
+        held.into_iter().for_each(|buffer| shelf.put(buffer));
+        put_next();
+        let spare = shelf.spare.lock();
+        assert_eq!((spare.bytes, spare.buffers.len()), (3 * Shelf::GRAIN, 1));
+        drop(spare);
+        shelf.put(vec![0; 4 * Shelf::GRAIN]);
+        assert_eq!(shelf.spare.lock().buffers.len(), 1, "what can never be kept displaces nothing");
     }
 
     #[test]

@@ -9,22 +9,13 @@ use crate::format::FormatError;
 use crate::format::location::Location;
 use crate::format::span_map::ChunkRef;
 use crate::id::BlobId;
-use crate::pool::Pool;
+use crate::pool::{Pool, Shelf};
 use crate::repository::Error;
 use crate::repository::packs::{Packs, is_possible};
 use crate::task::workers;
 
 /// Sealed bytes that are read at once, at most, unless a single chunk is longer: a batch of chunks that do not compress, with what seals them.
 const LONGEST: u32 = (1 << 20) + (64 << 10);
-
-/// Buffers have a multiple of so many bytes, so that the next one fits into the last.
-const GRAIN: usize = 128 << 10;
-
-/// Sealed bytes of a small read, and of buffers that are kept for such.
-const FEW: usize = 2 * GRAIN;
-
-/// Bytes of buffers that are kept for a large read.
-const MOST_KEPT: usize = (LONGEST as usize).next_multiple_of(GRAIN);
 
 /// The plain bytes of a chunk.
 pub(super) type Chunk = Arc<Plain>;
@@ -48,31 +39,6 @@ pub(super) type Run<T> = Vec<Wanted<T>>;
 
 /// Buffers that are kept beyond one per core: more are in use only while many wait for storage, for a chunk or two each.
 const EXTRA_BUFFERS: usize = 10;
-
-/// Buffers for bytes as they are stored.
-#[derive(Debug, Default)]
-struct Sealed(Vec<Vec<u8>>);
-
-impl Sealed {
-    fn buffer(&mut self, len: usize) -> Vec<u8> {
-        let fitting = self.0.iter().position(|buffer| buffer.capacity() >= len);
-        let mut buffer = match fitting {
-            Some(at) => self.0.swap_remove(at),
-            None => Vec::with_capacity(len.next_multiple_of(GRAIN)),
-        };
-        buffer.resize(len, 0);
-        buffer
-    }
-
-    /// One chunk may be of any length, and there are many threads.
-    fn tidy(&mut self, most: usize) {
-        let mut kept = 0;
-        self.0.retain(|buffer| {
-            kept += buffer.capacity();
-            kept <= most
-        });
-    }
-}
 
 /// Puts chunks in the order of packs, and those together that are one read of the storage.
 pub(super) fn into_runs<T>(mut wanted: Vec<Wanted<T>>) -> Vec<Run<T>> {
@@ -98,9 +64,8 @@ pub(super) fn into_runs<T>(mut wanted: Vec<Wanted<T>>) -> Vec<Run<T>> {
 #[derive(Debug)]
 pub(super) struct Opener {
     blocks: Arc<Blocks>,
-    /// For a chunk or two, and for more.
-    few: Pool<Sealed>,
-    many: Pool<Sealed>,
+    /// For bytes as they are stored.
+    sealed: Shelf,
     /// One chunk each. Nobody has one while waiting for storage, unless a chunk is not where it should be.
     plain: Pool<Vec<u8>>,
 }
@@ -108,7 +73,8 @@ pub(super) struct Opener {
 impl Opener {
     pub(super) fn new() -> Self {
         let kept = workers() + EXTRA_BUFFERS;
-        Self { blocks: Arc::default(), few: Pool::new(kept), many: Pool::new(kept), plain: Pool::new(kept) }
+        let sealed = Shelf::new(kept * LONGEST as usize);
+        Self { blocks: Arc::default(), sealed, plain: Pool::new(kept) }
     }
 
     /// Opens chunks in the order of packs. `take` gets each with its plain bytes, or without if they are not whole where its hint says. Runs
@@ -128,22 +94,12 @@ impl Opener {
                 bytes += sealed_len(&run);
                 together.push(run);
             }
-            let (pool, most) = if bytes <= FEW { (&self.few, FEW) } else { (&self.many, MOST_KEPT) };
-            pool.with(|sealed| {
-                self.open_together(packs, together, sealed, take);
-                sealed.tidy(most);
-            });
+            self.open_together(packs, together, take);
         }
     }
 
-    fn open_together<T>(
-        &self,
-        packs: &Packs,
-        runs: Vec<Run<T>>,
-        buffers: &mut Sealed,
-        take: &mut Opened<'_, T>,
-    ) {
-        let ranges = runs.iter().map(|run| (run[0].at, buffers.buffer(sealed_len(run)))).collect();
+    fn open_together<T>(&self, packs: &Packs, runs: Vec<Run<T>>, take: &mut Opened<'_, T>) {
+        let ranges = runs.iter().map(|run| (run[0].at, self.sealed.take(sealed_len(run)))).collect();
         let mut runs = runs.into_iter();
         packs.read_ranges(BlobKind::Chunk, ranges, &mut |read| {
             let Some(run) = runs.next() else { return };
@@ -154,7 +110,7 @@ impl Opener {
                         plain.clear();
                         plain.shrink_to(LONGEST as usize);
                     });
-                    buffers.0.push(sealed);
+                    self.sealed.put(sealed);
                 }
                 None => run.into_iter().for_each(|wanted| take(wanted, None)),
             }
