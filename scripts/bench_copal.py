@@ -11,10 +11,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import bench_peers
-from bench import MIB, drop_caches, rate, read_data, say
+from bench import CLAIMED, MIB, claim_memory, drop_caches, rate, read_data, say
 from bench_common import CACHE, GIB, PIECE, REST, compare, compare_whole, drain, first_of, holes, part, piped, seconds_to_read, several
 from bench_readers import by_many, deep, extract, first_byte, listed, one_by_one, restores, sequential
-from loops import attached, filesystem, largest_partition
+from loops import attached, claim_pages, filesystem, largest_partition
 
 
 def ceiling(bench, copal):
@@ -76,6 +76,7 @@ def through_loops(bench, copal):
 
         def once(options=options, unchecked=unchecked):
             with bench.mounted(copal) as path, attached(path, *options) as device:
+                claim_pages(f"{bench.work}/claimed", CLAIMED)
                 seconds = seconds_to_read(device, bench.image)
                 if unchecked:
                     compare(device, bench.image, "a loop device on copal")
@@ -131,6 +132,7 @@ def nothing(bench, path, copal):
     if not piece.data:
         say("NOT MEASURED: holes, since there are none")
         return
+    claim_memory(piece.data + CLAIMED // 2)
     before = read_by(copal.server.pid)
     seconds = seconds_to_read(path, piece)
     bench.note("holes", copal, piece.data / 1e9 / seconds)
@@ -162,6 +164,7 @@ def together(bench, copal):
     distinct = sum(facts(copal, name)["stats"]["new_chunks"] for name in names)
     with bench.mounted(copal):
         paths = [copal.mounted(name, image) for name, image in names.items()]
+        claim_memory(sum(image.data for image in names.values()) + CLAIMED // 2)
         before = opened(copal)
         began = time.monotonic()
         with ThreadPoolExecutor(len(paths)) as readers:

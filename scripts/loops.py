@@ -35,6 +35,19 @@ def detach(device):
     sys.exit(f"{device} is still attached")
 
 
+def claim_pages(path, size):
+    """As bench.claim_memory, for the pages of block devices: the kernel takes them from other memory than those of programs and files. `path` is made, and removed."""
+    try:
+        with open(path, "wb") as file:
+            file.truncate(size)
+        with attached(path, "--direct-io=on") as device, open(device, "rb", buffering=0) as file:
+            while file.read(1 << 20):
+                pass
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+
+
 # For filesystems that must not be written to, not even to replay their journals.
 READ_ONLY = {"ext2": "ro,noload", "ext3": "ro,noload", "ext4": "ro,noload", "xfs": "ro,norecovery,nouuid"}
 
