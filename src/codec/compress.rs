@@ -1,13 +1,14 @@
 //! Compression of what is sealed: codec (one byte), plain length (u32), payload.
 //!
-//! The plain length is held against the reader's limit before anything is allocated. Contexts are kept per thread: making
-//! one costs more than compressing a small chunk.
+//! The plain length is held against the reader's limit before anything is allocated. Contexts are kept: making one costs more than compressing a small
+//! chunk. Each thread that compresses has its own. Those that decompress are many, and take turns at it: who comes next finds in a processor's cache what the last one used.
 
 use std::cell::RefCell;
 
 use zstd::bulk::{Compressor, Decompressor};
 
 use super::CodecError;
+use crate::pool::Pool;
 
 /// Codec byte of bytes stored as they are.
 const RAW: u8 = 0;
@@ -32,8 +33,10 @@ impl Default for Compression {
 
 thread_local! {
     static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
-    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
+
+/// Contexts of 100 to 200 KiB. What more threads than that use at once is made anew.
+static DECOMPRESSORS: Pool<Option<Decompressor<'static>>> = Pool::new(64);
 
 /// What packing adds at most, in bytes.
 pub const PACK_OVERHEAD: usize = 5;
@@ -114,7 +117,7 @@ fn decompress(frame: &[u8], plain_len: usize, plain: &mut Vec<u8>) -> bool {
     }
     // Not filled first: zstd writes behind the vector's end, within its capacity.
     plain.reserve_exact(plain_len);
-    let len = DECOMPRESSOR.with_borrow_mut(|slot| {
+    let len = DECOMPRESSORS.with(|slot| {
         if slot.is_none() {
             *slot = Decompressor::new().ok();
         }

@@ -2,7 +2,6 @@
 //!
 //! It holds no logic of its own. Every handler catches panics, since a panicking loop thread of fuser ends.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -23,7 +22,7 @@ use super::attributes::{Attributes, Kind, Ownership};
 use super::errno::Errno;
 use super::files::{Files, Seek, Shown};
 use super::tree::{REFRESH, Tree};
-use crate::pool::Turns;
+use crate::pool::{Pool, Turns};
 use crate::storage::patient::as_request;
 use crate::task::workers;
 
@@ -51,11 +50,9 @@ pub(super) struct Kernel {
     owner: Ownership,
     directories: RwLock<HashMap<u64, Listing>>,
     next_directory: AtomicU64,
+    /// For small reads. The kernel hands requests to threads in turn: with a buffer each, none would find its own in a processor's cache.
+    small: Pool<Vec<u8>>,
     large: Turns<Vec<u8>>,
-}
-
-thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs a handler, for a time that is bounded however slow the storage is; a panic becomes EIO.
@@ -85,6 +82,8 @@ impl Kernel {
             owner,
             directories: RwLock::default(),
             next_directory: AtomicU64::new(1),
+            // No more than there are threads.
+            small: Pool::new(usize::MAX),
             large: Turns::new(workers() + EXTRA_LARGE),
         }
     }
@@ -218,7 +217,7 @@ impl Filesystem for Kernel {
             }
         };
         if size <= SMALL {
-            BUFFER.with_borrow_mut(|buffer| read(buffer, reply));
+            self.small.with(|buffer| read(buffer, reply));
         } else {
             // It may wait as long for its turn as it may then take.
             match self.large.take(as_request(|| self.files.reader().repository().request_ends())) {
