@@ -140,6 +140,12 @@ pub trait Storage: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Whether lists and reads by several threads at once may come in any order, and end sooner than one after the other. Not of those that do something
+    /// at a certain moment, as tests want it.
+    fn gains_from_threads(&self) -> bool {
+        false
+    }
+
     /// The length of an object in bytes.
     ///
     /// # Errors
@@ -216,6 +222,10 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
 
     fn request_ends(&self) -> Option<Instant> {
         (**self).request_ends()
+    }
+
+    fn gains_from_threads(&self) -> bool {
+        (**self).gains_from_threads()
     }
 
     fn len(&self, name: &Name) -> io::Result<u64> {

@@ -1,7 +1,11 @@
 //! What long work is told, and what it tells: whether to stop, and how far it has come.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use parking_lot::Mutex;
 
 /// A signal asked the work to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,8 +59,46 @@ pub struct Silent;
 
 impl Monitor for Silent {}
 
+/// Does two things, the first on a thread of its own at the same time, or afterwards if there is none to be had.
+pub fn both<A: Send, B>(beside: impl FnOnce() -> A + Send, here: impl FnOnce() -> B) -> (A, B) {
+    let beside = Mutex::new(Some(beside));
+    // Once: the work, and its lock, are for whoever comes first.
+    let take = || {
+        let work = beside.lock().take();
+        work.map(|work| work())
+    };
+    thread::scope(|scope| {
+        let other = thread::Builder::new().name("copal-beside".into()).spawn_scoped(scope, take);
+        let here = here();
+        let done = match other.map(thread::ScopedJoinHandle::join) {
+            Ok(Ok(done)) => done,
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_) => take(),
+        };
+        (done.expect("it is taken once, here or there"), here)
+    })
+}
+
 /// How many threads work on one thing: one per core.
 #[must_use]
 pub fn workers() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_things_are_done_at_the_same_time() {
+        let (send, receive) = std::sync::mpsc::channel();
+        let (there, here) = both(move || send.send(7).is_ok(), || receive.recv());
+        assert_eq!((there, here), (true, Ok(7)));
+    }
+
+    #[test]
+    fn a_panic_beside_is_not_lost() {
+        let both = || both(|| panic!("beside"), || ());
+        std::panic::catch_unwind(both).unwrap_err();
+    }
 }

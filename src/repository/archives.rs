@@ -12,6 +12,8 @@ use crate::format::name::ArchiveName;
 use crate::format::record::{ArchiveRecord, Origin};
 use crate::format::state::{ArchiveState, ChangeKind, StateName, believable};
 use crate::id::{ArchiveId, Nonce16, RepositoryId, SessionId};
+use crate::storage::patient::carried;
+use crate::task::both;
 
 /// A create absorbs older catalogue segments while its own stays within this many bytes.
 const MAX_ABSORBED_BYTES: u64 = 8 << 20;
@@ -228,7 +230,17 @@ struct Loaded {
     listed: Vec<SegmentName>,
 }
 
-fn load(objects: &Objects) -> Result<Loaded> {
+/// What is listed, but for what is withdrawn.
+struct Lists {
+    mark: [u8; 32],
+    ids: HashSet<ArchiveId>,
+    by_archive: HashMap<ArchiveId, Vec<StateName>>,
+    sessions: HashSet<SessionId>,
+    /// See [`Loaded::late`].
+    late: HashSet<ArchiveId>,
+}
+
+fn lists(objects: &Objects) -> Result<Lists> {
     // In this order: a session that is gone has confirmed what it published, or taken it back before; and what comes after the sessions were
     // listed is unconfirmed.
     let ids: Vec<ArchiveId> = objects.list_ids("archives")?;
@@ -252,7 +264,13 @@ fn load(objects: &Objects) -> Result<Loaded> {
     // Once more, for a record is removed before its states: one that went meanwhile must not show without them.
     let still: HashSet<ArchiveId> = objects.list_ids("archives")?.into_iter().collect();
     ids.retain(|id| still.contains(id) && !by_archive.get(id).is_some_and(is_withdrawn));
-    let (mut entries, segments, listed) = read_whole_catalogue(objects)?;
+    Ok(Lists { mark, ids, by_archive, sessions, late })
+}
+
+fn load(objects: &Objects) -> Result<Loaded> {
+    let (lists, catalogue) = lists_and_catalogue(objects);
+    let Lists { mark, ids, mut by_archive, sessions, late } = lists?;
+    let (mut entries, segments, listed) = catalogue?;
     let gone = entries.extract_if(.., |id, _| !ids.contains(id)).map(|(_, entry)| entry);
     let gone = gone.filter(|entry| {
         let states = by_archive.get(&entry.id).map_or(&[][..], Vec::as_slice);
@@ -323,6 +341,16 @@ fn is_missed(objects: &Objects, entry: &CatalogueEntry, listed: &[StateName]) ->
 /// [`Error::Storage`].
 pub fn state_names(objects: &Objects) -> Result<Vec<StateName>> {
     Ok(objects.names("states")?.iter().filter_map(|name| StateName::parse(name.as_str())).collect())
+}
+
+/// What is listed, and the catalogue: it may be older or newer than the lists. Of thousands of archives, either takes some ms of a core.
+fn lists_and_catalogue(objects: &Objects) -> (Result<Lists>, Result<Catalogue>) {
+    let catalogue = || read_whole_catalogue(objects);
+    if objects.storage().gains_from_threads() {
+        let (catalogue, lists) = both(carried(catalogue), || lists(objects));
+        return (lists, catalogue);
+    }
+    (lists(objects), catalogue())
 }
 
 type Catalogue = (BTreeMap<ArchiveId, CatalogueEntry>, Vec<(SegmentName, usize, u64)>, Vec<SegmentName>);

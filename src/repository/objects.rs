@@ -12,7 +12,9 @@ use super::guards::{CONDEMNED, INTENTS};
 use super::reserve::RESERVE;
 use crate::codec::keys::Keyring;
 use crate::format::envelope::{self, ObjectKind};
+use crate::storage::patient::carried;
 use crate::storage::{Listed, Name, Settle, Storage};
+use crate::task::both;
 
 /// What comes before the name of a second copy.
 const MIRROR: &str = "mirror/";
@@ -328,11 +330,23 @@ impl Objects {
     ///
     /// # Errors
     /// [`Error::Storage`].
-    pub fn list_ids<T: std::str::FromStr + Ord>(&self, folder: &str) -> Result<Vec<T>> {
+    pub fn list_ids<T: std::str::FromStr + Ord + Send>(&self, folder: &str) -> Result<Vec<T>> {
         let id_of = |name: &Name| name.as_str().rsplit('/').next()?.parse().ok();
+        let ids_in = |place: &String| -> Result<Vec<T>> {
+            Ok(self.names_in_place(place)?.iter().filter_map(id_of).collect())
+        };
+        let places: Vec<String> = self.places(folder).collect();
         let mut ids = Vec::new();
-        for place in self.places(folder) {
-            ids.extend(self.names_in_place(&place)?.iter().filter_map(id_of));
+        match &places[..] {
+            [one, other] if self.storage.gains_from_threads() => {
+                let (other, one) = both(carried(|| ids_in(other)), || ids_in(one));
+                ids.extend(one?.into_iter().chain(other?));
+            }
+            places => {
+                for place in places {
+                    ids.extend(ids_in(place)?);
+                }
+            }
         }
         ids.sort_unstable();
         ids.dedup();

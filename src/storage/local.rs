@@ -260,6 +260,10 @@ impl Storage for LocalStorage {
         read == Ok(len)
     }
 
+    fn gains_from_threads(&self) -> bool {
+        true
+    }
+
     fn len(&self, name: &Name) -> io::Result<u64> {
         let (dir, file) = split(name);
         let dir = self.tree.find(dir)?;

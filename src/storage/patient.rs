@@ -55,6 +55,17 @@ pub fn as_request<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
+/// What another thread is to do for the request that this one works on, in the time that is left to it.
+pub fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let begun = BEGUN.get();
+    move || {
+        let outer = BEGUN.replace(begun);
+        let done = work();
+        BEGUN.set(outer);
+        done
+    }
+}
+
 /// Does something that makes do without what it cannot read, and tells whether anything of that was merely late.
 pub fn noticing_late<T>(work: impl FnOnce() -> T) -> (T, bool) {
     let outer = WAS_LATE.replace(false);
@@ -373,6 +384,10 @@ impl<S: Storage + 'static> Storage for Patient<S> {
 
     fn request_ends(&self) -> Option<Instant> {
         BEGUN.get().map(|begun| begun + self.patience * REQUEST)
+    }
+
+    fn gains_from_threads(&self) -> bool {
+        self.inner.gains_from_threads()
     }
 
     fn len(&self, name: &Name) -> io::Result<u64> {

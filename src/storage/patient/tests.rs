@@ -374,3 +374,16 @@ fn what_may_pass_is_tried_again_and_what_stays_is_told() {
     assert_eq!(missing.map_err(|error| error.kind()), Err(ErrorKind::NotFound));
     assert_eq!(calls.load(Ordering::Relaxed), 1, "one that is not there is not looked for again");
 }
+
+#[test]
+fn what_is_carried_to_another_thread_has_the_time_of_its_request() {
+    let storage = Patient::new(MemoryStorage::default(), Duration::from_secs(10));
+    as_request(|| {
+        let ends = storage.request_ends();
+        let there =
+            std::thread::scope(|scope| scope.spawn(carried(|| storage.request_ends())).join().unwrap());
+        assert!(ends.is_some() && there == ends);
+    });
+    let outside = carried(|| storage.request_ends());
+    assert_eq!(as_request(outside), None, "what was begun for no request has no bound");
+}
