@@ -77,11 +77,16 @@ def drop_caches():
     claim_memory()
 
 
-def claim_memory(wanted=CLAIMED):
-    """Has the host of a virtual machine give so much memory now. It takes back what is free, and otherwise whoever is measured would wait for it, page by page."""
+def claimable(wanted):
+    """So many bytes of memory, or most of what is free: more would push out what others use."""
     with open("/proc/meminfo") as file:
         free = next(int(line.split()[1]) for line in file if line.startswith("MemFree")) * 1024
-    with mmap.mmap(-1, max(MIB, min(wanted, free * 3 // 4))) as memory, contextlib.suppress(OSError):
+    return max(MIB, min(wanted, free * 3 // 4))
+
+
+def claim_memory(wanted=CLAIMED):
+    """Has the host of a virtual machine give so much memory now. It takes back what is free, and otherwise whoever is measured would wait for it, page by page."""
+    with mmap.mmap(-1, claimable(wanted)) as memory, contextlib.suppress(OSError):
         memory.madvise(POPULATE_WRITE)
 
 

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import bench_peers
-from bench import CLAIMED, MIB, claim_memory, drop_caches, rate, read_data, say
+from bench import CLAIMED, MIB, claim_memory, claimable, drop_caches, rate, read_data, say
 from bench_common import CACHE, GIB, PIECE, REST, compare, compare_whole, drain, first_of, holes, part, piped, seconds_to_read, several
 from bench_readers import by_many, deep, extract, first_byte, listed, one_by_one, restores, sequential
 from loops import attached, claim_pages, filesystem, largest_partition
@@ -76,7 +76,7 @@ def through_loops(bench, copal):
 
         def once(options=options, unchecked=unchecked):
             with bench.mounted(copal) as path, attached(path, *options) as device:
-                claim_pages(f"{bench.work}/claimed", CLAIMED)
+                claim_pages(f"{bench.work}/claimed", claimable(CLAIMED))
                 seconds = seconds_to_read(device, bench.image)
                 if unchecked:
                     compare(device, bench.image, "a loop device on copal")

@@ -12,7 +12,7 @@ import time
 def attached(path, *options):
     """A loop device on a file. Gone when this returns, so that the file's mount can be ended."""
     # Between losetup's work and its answer, nobody would know which device to detach.
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     device = None
     try:
         try:

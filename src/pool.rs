@@ -1,5 +1,6 @@
 //! Memory that threads take turns with, so that many of them need not much more of it than few.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
@@ -51,7 +52,7 @@ struct Spare {
 
 impl Shelf {
     /// Bytes of a new buffer are a multiple of so many, so that others fit into it, too.
-    const GRAIN: usize = 128 << 10;
+    pub const GRAIN: usize = 128 << 10;
 
     /// Keeps at most so many bytes.
     #[must_use]
@@ -59,15 +60,16 @@ impl Shelf {
         Self { spare: Mutex::default(), most }
     }
 
-    /// A buffer of `len` bytes, whatever they are. It is the shortest that fits, unless that is more than twice as long as a new one would be.
+    /// A buffer of `len` bytes, whatever they are: of the shortest that fit the one that was used last, unless they are more than twice as long as a new one
+    /// would be.
     #[must_use]
     pub fn take(&self, len: usize) -> Vec<u8> {
         let new = len.next_multiple_of(Self::GRAIN);
         let mut spare = self.spare.lock();
         let fitting = spare.buffers.iter().enumerate();
-        let fitting = fitting.map(|(at, buffer)| (buffer.capacity(), at));
-        let fitting = fitting.filter(|(capacity, _)| (len..=2 * new).contains(capacity)).min();
-        let found = fitting.and_then(|(_, at)| spare.buffers.remove(at));
+        let fitting = fitting.filter(|(_, buffer)| (len..=2 * new).contains(&buffer.capacity()));
+        let found = fitting.min_by_key(|(at, buffer)| (buffer.capacity(), Reverse(*at))).map(|(at, _)| at);
+        let found = found.and_then(|at| spare.buffers.remove(at));
         spare.bytes -= found.as_ref().map_or(0, Vec::capacity);
         drop(spare);
         let mut buffer = found.unwrap_or_else(|| Vec::with_capacity(new));
@@ -207,6 +209,16 @@ mod tests {
         let again = shelf.take(4 * Shelf::GRAIN);
         assert_eq!(again.as_ptr(), places[1]);
         assert_eq!(shelf.spare.lock().bytes, 0);
+    }
+
+    #[test]
+    fn of_equal_buffers_the_one_that_was_used_last_is_used_next() {
+        let shelf = Shelf::new(4 * Shelf::GRAIN);
+        let taken = [shelf.take(1), shelf.take(1), shelf.take(1)];
+        let last = taken[2].as_ptr();
+        taken.into_iter().for_each(|buffer| shelf.put(buffer));
+        let again = shelf.take(1);
+        assert_eq!(again.as_ptr(), last);
     }
 
     #[test]

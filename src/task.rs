@@ -92,7 +92,8 @@ mod tests {
     #[test]
     fn two_things_are_done_at_the_same_time() {
         let (send, receive) = std::sync::mpsc::channel();
-        let (there, here) = both(move || send.send(7).is_ok(), || receive.recv());
+        let (there, here) =
+            both(move || send.send(7).is_ok(), || receive.recv_timeout(std::time::Duration::from_secs(60)));
         assert_eq!((there, here), (true, Ok(7)));
     }
 

@@ -306,7 +306,7 @@ fn a_deletion_that_cannot_be_read_neither_hides_nor_vouches_for_an_archive() {
 /// A compaction that removes a deleted archive's record, then its states, while another client lists, at each call of that client.
 #[test]
 fn a_listing_never_shows_a_deleted_archive_as_its_record_goes() {
-    for catalogue in [true, false] {
+    for (catalogue, at_once) in [(true, false), (false, false), (true, true), (false, true)] {
         for call in 0..MANY {
             let scene = Scene::new();
             let storage = scene.with_deleted();
@@ -317,6 +317,9 @@ fn a_listing_never_shows_a_deleted_archive_as_its_record_goes() {
             }
             let watched = Watched::new(storage.clone());
             let repository = open(watched.clone());
+            if at_once {
+                watched.set_gains_from_threads();
+            }
             let objects = open(storage.clone()).objects().clone();
             let id = scene.ids[1];
             let calls = Arc::new(std::sync::atomic::AtomicU64::new(0));
@@ -339,6 +342,86 @@ fn a_listing_never_shows_a_deleted_archive_as_its_record_goes() {
             }
         }
     }
+}
+
+/// What is listed after the catalogue was read, and `meanwhile` was done.
+fn listing_after_the_catalogue(
+    storage: &MemoryStorage,
+    meanwhile: impl FnOnce() + Send + 'static,
+) -> Listing {
+    let watched = Watched::new(storage.clone());
+    let repository = open(watched.clone());
+    watched.set_gains_from_threads();
+    let (send, receive) = std::sync::mpsc::channel();
+    // As many as there are, none of which is superseded.
+    let segments = storage.list("catalogue").expect("list").len();
+    let read = Arc::new(AtomicUsize::new(0));
+    watched.watch(move |op, name| {
+        if op == Op::Read
+            && name.contains("catalogue/")
+            && read.fetch_add(1, Ordering::SeqCst) + 1 == segments
+        {
+            send.send(()).expect("somebody waits");
+        }
+        Ok(())
+    });
+    watched.once(Op::List, "archives", move || {
+        receive
+            .recv_timeout(std::time::Duration::from_secs(60))
+            .expect("the catalogue is read beside the lists");
+        meanwhile();
+    });
+    list_all(repository.objects()).expect("list")
+}
+
+#[test]
+fn a_catalogue_that_is_older_than_the_lists_misses_nothing() {
+    let scene = Scene::new();
+    let id = scene.ids[1];
+    let storage = scene.storage();
+    let inner = storage.clone();
+    let found =
+        listing_after_the_catalogue(&storage, move || change(inner, id, Change::Delete).expect("delete"));
+    assert_eq!((found.archives.len(), found.deleted.len(), found.lost.len()), (1, 1, 0));
+
+    // Its record goes, too; what it was deleted by outlives that.
+    let storage = scene.storage();
+    let inner = storage.clone();
+    let found = listing_after_the_catalogue(&storage, move || {
+        change(inner.clone(), id, Change::Delete).expect("delete");
+        open(inner).objects().delete(&record_name(id)).expect("delete");
+    });
+    assert_eq!((found.archives.len(), found.deleted.len(), found.lost.len()), (1, 0, 0));
+
+    // One that comes meanwhile is no worse off for not being in it.
+    let storage = scene.storage();
+    let inner = storage.clone();
+    let bytes = scene.bytes[0].clone();
+    let found = listing_after_the_catalogue(&storage, move || {
+        back_up(&open(inner), "late", file_of(&bytes).path());
+    });
+    assert!(found.lost.is_empty() && found.archives.iter().any(|archive| archive.name.as_str() == "late"));
+}
+
+#[test]
+fn a_list_that_fails_beside_another_is_not_an_empty_one() {
+    for place in ["archives", "mirror/archives", "states", "sessions"] {
+        let watched = Watched::new(Scene::new().storage());
+        let repository = open(watched.clone());
+        watched.set_gains_from_threads();
+        watched.watch(move |op, name| {
+            if op == Op::List && name == place { Err(std::io::Error::other("no")) } else { Ok(()) }
+        });
+        list_all(repository.objects()).expect_err(place);
+        listing_mark(repository.objects()).expect_err(place);
+    }
+    let watched = Watched::new(Scene::new().storage());
+    let repository = open(watched.clone());
+    watched.set_gains_from_threads();
+    watched.watch(|op, name| {
+        if op == Op::Read && name.contains("catalogue") { Err(std::io::Error::other("no")) } else { Ok(()) }
+    });
+    assert_eq!(list_all(repository.objects()).expect("list").archives.len(), 2, "records say it, too");
 }
 
 #[test]

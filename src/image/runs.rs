@@ -39,6 +39,8 @@ pub(super) type Run<T> = Vec<Wanted<T>>;
 
 /// Buffers that are kept beyond one per core: more are in use only while many wait for storage, for a chunk or two each.
 const EXTRA_BUFFERS: usize = 10;
+/// Buffers that are kept at most: all that a server has beside its cache is to fit into 64 MiB.
+const MOST_BUFFERS: usize = 24;
 
 /// Puts chunks in the order of packs, and those together that are one read of the storage.
 pub(super) fn into_runs<T>(mut wanted: Vec<Wanted<T>>) -> Vec<Run<T>> {
@@ -72,8 +74,8 @@ pub(super) struct Opener {
 
 impl Opener {
     pub(super) fn new() -> Self {
-        let kept = workers() + EXTRA_BUFFERS;
-        let sealed = Shelf::new(kept * LONGEST as usize);
+        let kept = (workers() + EXTRA_BUFFERS).min(MOST_BUFFERS);
+        let sealed = Shelf::new(kept * (LONGEST as usize).next_multiple_of(Shelf::GRAIN));
         Self { blocks: Arc::default(), sealed, plain: Pool::new(kept) }
     }
 

@@ -140,7 +140,9 @@ pub fn list_archives(objects: &Objects) -> Result<Vec<Archive>> {
 /// # Errors
 /// [`Error::Storage`] if something cannot be listed.
 pub fn list_all(objects: &Objects) -> Result<Listing> {
-    let Loaded { mark, entries, sessions, doubtful, late, gone, damaged, .. } = load(objects)?;
+    let (lists, catalogue) = lists_and_catalogue(objects);
+    let found = put_together(objects, lists?, catalogue?);
+    let Loaded { mark, entries, sessions, doubtful, late, gone, damaged, .. } = found;
     let mut lost: Vec<LostArchive> =
         damaged.into_iter().map(|(id, reason)| LostArchive { id, known: None, reason }).collect();
     lost.extend(gone.into_iter().map(|entry| LostArchive {
@@ -190,7 +192,11 @@ pub(super) fn list_states(objects: &Objects, archive: ArchiveId) -> Result<Vec<S
 /// # Errors
 /// [`Error::Storage`].
 pub fn listing_mark(objects: &Objects) -> Result<[u8; 32]> {
-    Ok(mark_of(&objects.list_ids("archives")?, &state_names(objects)?, &objects.list_ids("sessions")?))
+    Ok(mark_of(
+        &objects.list_ids_at_once("archives")?,
+        &state_names(objects)?,
+        &objects.list_ids("sessions")?,
+    ))
 }
 
 /// The mark of what was listed, each in order.
@@ -243,7 +249,7 @@ struct Lists {
 fn lists(objects: &Objects) -> Result<Lists> {
     // In this order: a session that is gone has confirmed what it published, or taken it back before; and what comes after the sessions were
     // listed is unconfirmed.
-    let ids: Vec<ArchiveId> = objects.list_ids("archives")?;
+    let ids: Vec<ArchiveId> = objects.list_ids_at_once("archives")?;
     let before = state_names(objects)?;
     let sessions: Vec<SessionId> = objects.list_ids("sessions")?;
     let mark = mark_of(&ids, &before, &sessions);
@@ -262,15 +268,14 @@ fn lists(objects: &Objects) -> Result<Lists> {
     let is_withdrawn =
         |states: &Vec<StateName>| states.iter().any(|state| state.kind == ChangeKind::Withdrawn);
     // Once more, for a record is removed before its states: one that went meanwhile must not show without them.
-    let still: HashSet<ArchiveId> = objects.list_ids("archives")?.into_iter().collect();
+    let still: HashSet<ArchiveId> = objects.list_ids_at_once("archives")?.into_iter().collect();
     ids.retain(|id| still.contains(id) && !by_archive.get(id).is_some_and(is_withdrawn));
     Ok(Lists { mark, ids, by_archive, sessions, late })
 }
 
-fn load(objects: &Objects) -> Result<Loaded> {
-    let (lists, catalogue) = lists_and_catalogue(objects);
-    let Lists { mark, ids, mut by_archive, sessions, late } = lists?;
-    let (mut entries, segments, listed) = catalogue?;
+fn put_together(objects: &Objects, lists: Lists, catalogue: Catalogue) -> Loaded {
+    let Lists { mark, ids, mut by_archive, sessions, late } = lists;
+    let (mut entries, segments, listed) = catalogue;
     let gone = entries.extract_if(.., |id, _| !ids.contains(id)).map(|(_, entry)| entry);
     let gone = gone.filter(|entry| {
         let states = by_archive.get(&entry.id).map_or(&[][..], Vec::as_slice);
@@ -310,7 +315,7 @@ fn load(objects: &Objects) -> Result<Loaded> {
         let states = believable(by_archive.remove(id).unwrap_or_default());
         !deletion(objects, &states).is_ok_and(|found| found.is_some_and(|(_, it)| it.deleted == Some(true)))
     });
-    Ok(Loaded { mark, sessions, entries, doubtful, late, gone, damaged, segments, listed })
+    Loaded { mark, sessions, entries, doubtful, late, gone, damaged, segments, listed }
 }
 
 /// Whether an archive of the catalogue, whose record is not listed, ought to be there. What it was deleted by outlives its record by far: longer
@@ -343,7 +348,8 @@ pub fn state_names(objects: &Objects) -> Result<Vec<StateName>> {
     Ok(objects.names("states")?.iter().filter_map(|name| StateName::parse(name.as_str())).collect())
 }
 
-/// What is listed, and the catalogue: it may be older or newer than the lists. Of thousands of archives, either takes some ms of a core.
+/// What is listed, and the catalogue, read meanwhile where storage gains from that: of thousands of archives, either takes some ms of a core. For what is
+/// shown, not for what is written: a catalogue that is older than the lists misses an archive that was deleted and cleared away in between.
 fn lists_and_catalogue(objects: &Objects) -> (Result<Lists>, Result<Catalogue>) {
     let catalogue = || read_whole_catalogue(objects);
     if objects.storage().gains_from_threads() {
@@ -515,7 +521,8 @@ fn apply_states(entry: CatalogueEntry, sessions: &HashSet<SessionId>) -> Archive
 /// # Errors
 /// [`Error::Storage`].
 pub fn refresh_catalogue(objects: &Objects) -> Result<()> {
-    let Loaded { mut entries, segments, listed, sessions, late, gone, .. } = load(objects)?;
+    let Loaded { mut entries, segments, listed, sessions, late, gone, .. } =
+        put_together(objects, lists(objects)?, read_whole_catalogue(objects)?);
     // What is not confirmed may be taken back, and is not missed then.
     entries.retain(|id, entry| !late.contains(id) && !apply_states(entry.clone(), &sessions).unconfirmed);
     entries.extend(gone.into_iter().map(|entry| (entry.id, entry)));

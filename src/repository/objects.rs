@@ -330,27 +330,37 @@ impl Objects {
     ///
     /// # Errors
     /// [`Error::Storage`].
-    pub fn list_ids<T: std::str::FromStr + Ord + Send>(&self, folder: &str) -> Result<Vec<T>> {
-        let id_of = |name: &Name| name.as_str().rsplit('/').next()?.parse().ok();
-        let ids_in = |place: &String| -> Result<Vec<T>> {
-            Ok(self.names_in_place(place)?.iter().filter_map(id_of).collect())
-        };
-        let places: Vec<String> = self.places(folder).collect();
+    pub fn list_ids<T: std::str::FromStr + Ord>(&self, folder: &str) -> Result<Vec<T>> {
         let mut ids = Vec::new();
-        match &places[..] {
-            [one, other] if self.storage.gains_from_threads() => {
-                let (other, one) = both(carried(|| ids_in(other)), || ids_in(one));
-                ids.extend(one?.into_iter().chain(other?));
-            }
-            places => {
-                for place in places {
-                    ids.extend(ids_in(place)?);
-                }
-            }
+        for place in self.places(folder) {
+            ids.extend(self.ids_in_place(&place)?);
         }
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)
+    }
+
+    /// As [`Self::list_ids`], in both places at the same time where storage gains from that. For objects that are put once: of one that is put anew
+    /// meanwhile, in one place and then in the other, storage may list neither.
+    ///
+    /// # Errors
+    /// As [`Self::list_ids`].
+    pub fn list_ids_at_once<T: std::str::FromStr + Ord + Send>(&self, folder: &str) -> Result<Vec<T>> {
+        let places: Vec<String> = self.places(folder).collect();
+        let ([second, first], true) = (&places[..], self.storage.gains_from_threads()) else {
+            return self.list_ids(folder);
+        };
+        let (second, first) = both(carried(|| self.ids_in_place(second)), || self.ids_in_place(first));
+        let mut ids = second?;
+        ids.append(&mut first?);
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    fn ids_in_place<T: std::str::FromStr>(&self, place: &str) -> Result<Vec<T>> {
+        let id_of = |name: &Name| name.as_str().rsplit('/').next()?.parse().ok();
+        Ok(self.names_in_place(place)?.iter().filter_map(id_of).collect())
     }
 
     /// Deletes both copies, the second first.

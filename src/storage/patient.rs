@@ -55,7 +55,7 @@ pub fn as_request<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// What another thread is to do for the request that this one works on, in the time that is left to it.
+/// What another thread is to do for the request that this one works on, in the time that is left to it. Whether something was late is not told back.
 pub fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     let begun = BEGUN.get();
     move || {
@@ -387,7 +387,8 @@ impl<S: Storage + 'static> Storage for Patient<S> {
     }
 
     fn gains_from_threads(&self) -> bool {
-        self.inner.gains_from_threads()
+        // While one read tries a storage that did not answer, all others fail.
+        self.health.is_well() && self.inner.gains_from_threads()
     }
 
     fn len(&self, name: &Name) -> io::Result<u64> {

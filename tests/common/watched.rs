@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use copal::storage::recorder::Op;
 use copal::storage::{Listed, Name, Settle, Storage};
@@ -14,11 +15,17 @@ type Watch = dyn Fn(Op, &str) -> io::Result<()> + Send + Sync;
 pub(crate) struct Watched<S> {
     inner: S,
     watches: Mutex<Vec<Arc<Watch>>>,
+    gains: AtomicBool,
 }
 
 impl<S> Watched<S> {
     pub(crate) fn new(inner: S) -> Arc<Self> {
-        Arc::new(Self { inner, watches: Mutex::default() })
+        Arc::new(Self { inner, watches: Mutex::default(), gains: AtomicBool::new(false) })
+    }
+
+    /// Has several calls made at once from now on, as a directory has, where there is a choice: in no certain order.
+    pub(crate) fn set_gains_from_threads(&self) {
+        self.gains.store(true, Ordering::Relaxed);
     }
 
     /// Calls `watch` before each call from now on; its error is the call's.
@@ -77,6 +84,10 @@ impl<S: Storage> Storage for Watched<S> {
     fn delete(&self, name: &Name) -> io::Result<()> {
         self.before(Op::Delete, name.as_str())?;
         self.inner.delete(name)
+    }
+
+    fn gains_from_threads(&self) -> bool {
+        self.gains.load(Ordering::Relaxed)
     }
 
     fn settle(&self) -> Settle {
