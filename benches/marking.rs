@@ -12,8 +12,8 @@ use copal::id::{BlobId, PackId};
 use copal::maintenance::inventory::{Inventory, Layout, Marks};
 
 /// As many chunks as a pack of 24 MiB has.
-const PER_PACK: u32 = 640;
-const SEALED: u32 = 38_000;
+const PER_PACK: u32 = 1400;
+const SEALED: u32 = 17_500;
 
 fn pack_id(number: u32) -> PackId {
     let mut id = [0; 16];

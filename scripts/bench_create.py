@@ -178,7 +178,7 @@ def streams(bench, sizes):
 
         def once(gib=gib, memory=memory):
             tool = bench_peers.Unencrypted(f"{bench.work}/stream")
-            # Such data reaches the chunker's upper bound, which then is the average of what disks hold.
+            # Such data reaches the chunker's upper bound, which then is about the average of what disks hold.
             tool.settings = ("--chunker", "fastcdc,16K")
             tool.init()
             _, used = tool.run("copal", "create", f"{tool.repository}::stream", "-", feed=bench_sources.stream(gib * GIB))

@@ -201,7 +201,7 @@ pub(super) struct InitArgs {
     #[arg(long, value_enum, default_value = "passphrase")]
     pub(super) encryption: Encryption,
     /// How images are cut: fastcdc,AVERAGE or fixed,LENGTH
-    #[arg(long, value_parser = parse_chunker, default_value = "fastcdc,64K")]
+    #[arg(long, value_parser = parse_chunker, default_value = "fastcdc,32K")]
     pub(super) chunker: crate::format::config::ChunkerParams,
     /// Parts of an image that are cut by themselves, each with a map of its own: 4M, 8M, 16M, 32M or 64M
     #[arg(long, value_name = "SIZE", value_parser = parse_span_shift, default_value = "16M")]
@@ -409,7 +409,7 @@ pub(super) fn mode_option(text: &str) -> Result<u16, String> {
 
 fn parse_chunker(text: &str) -> Result<crate::format::config::ChunkerParams, String> {
     use crate::format::config::ChunkerParams;
-    let bad = || format!("{text:?} is no chunker; write fastcdc,64K or fixed,64K");
+    let bad = || format!("{text:?} is no chunker; write fastcdc,32K or fixed,32K");
     let (kind, len) = text.split_once(',').ok_or_else(bad)?;
     let len = u32::try_from(parse_size(len)?).map_err(|_| bad())?;
     let params = match kind {

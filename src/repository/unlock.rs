@@ -36,12 +36,12 @@ pub struct InitOptions {
 }
 
 impl Default for InitOptions {
-    /// 64 KiB chunks, 16 MiB spans, 24 MiB packs, small objects twice, a reserve of 8 MiB, no encryption.
+    /// 32 KiB chunks, 16 MiB spans, 24 MiB packs, small objects twice, a reserve of 8 MiB, no encryption.
     fn default() -> Self {
         Self {
             secret: None,
             derivation: Derivation::PASSPHRASE,
-            chunker: ChunkerParams::fastcdc(64 << 10),
+            chunker: ChunkerParams::fastcdc(32 << 10),
             span_shift: 24,
             pack_size: 24 << 20,
             mirror: true,

@@ -106,7 +106,7 @@ fn compression_and_chunker_are_choices() {
         .fails(&["no compression; write zstd,1 to zstd,19 or none"]);
     place
         .copal("create repo::x text --chunker rabin,1M")
-        .fails(&["no chunker; write fastcdc,64K or fixed,64K"]);
+        .fails(&["no chunker; write fastcdc,32K or fixed,32K"]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn a_repository() {
         "Repository   ",
         " in repo",
         "Encryption   none",
-        "fastcdc, 64.0 KiB on average, in spans of 16.0 MiB",
+        "fastcdc, 32.0 KiB on average, in spans of 16.0 MiB",
         "Archives     1 with 293.0 KiB in data",
     ]);
     let json = place.copal("info repo --json").ok().json();
@@ -21,7 +21,7 @@ fn a_repository() {
         (&json["archives"], &json["data"], &json["encrypted"]),
         (&1.into(), &300_000.into(), &false.into())
     );
-    assert_eq!((&json["chunker"]["kind"], &json["chunker"]["avg"]), (&"fastcdc-1".into(), &65536.into()));
+    assert_eq!((&json["chunker"]["kind"], &json["chunker"]["avg"]), (&"fastcdc-1".into(), &32768.into()));
     assert!(json["stored"].as_u64() > Some(300_000) && json["packs"] == 2, "{json}");
 }
 

@@ -28,7 +28,7 @@ use crate::image::walk::Visitor;
 use crate::repository;
 use crate::repository::packer::Lane;
 
-/// Memory for chunks that were met, in bytes: a million of them, 64 GiB of data in chunks of 64 KiB.
+/// Memory for chunks that were met, in bytes: a million of them, 40 GiB of data in chunks of 40 KiB.
 const KNOWN_CHUNKS: usize = 160 << 20;
 /// Memory for span maps that were met, in bytes: some 200,000 of them, 3 TiB of images in spans of 16 MiB.
 const KNOWN_MAPS: usize = 64 << 20;
