@@ -17,8 +17,9 @@ from bench import MIB, Image, drop_caches, machine, microseconds, number, say
 from bench_common import ALLOWED, RUNS, end_on_signals
 from bench_series import SLOW, Step, compare_last, series
 
-CHUNKS = ("32K", "64K", "128K", "256K")
-SPANS = ("4M", "8M", "16M")
+# What is the default, and what else there is: chunks of each length in spans of the default one, and the other way round.
+CHUNK, CHUNKS = "32K", ("16K", "32K", "64K", "128K", "256K")
+SPAN, SPANS = "16M", ("4M", "8M")
 HEAD = ("workload", "chunks", "spans", "stored, MiB", "index, MiB", "maps, MiB", "first create, MB/s", "later creates, MB/s", "random 4 KiB, cold, mean, µs")
 
 
@@ -74,11 +75,10 @@ def row(work, images, settings):
 def rows(work, workloads):
     option = span_option()
     for workload, images in workloads.items():
-        for chunk in CHUNKS:
-            for span in SPANS if option else ("default",):
-                say(f"{workload}: chunks of {chunk}, spans of {span}")
-                settings = ("--chunker", f"fastcdc,{chunk}", *((option, span) if option else ()))
-                yield [workload, chunk, span, *map(number, row(work, images, settings))]
+        for chunk, span in [*((chunk, SPAN) for chunk in CHUNKS), *((CHUNK, span) for span in SPANS if option)]:
+            say(f"{workload}: chunks of {chunk}, spans of {span}")
+            settings = ("--chunker", f"fastcdc,{chunk}", *((option, span) if option else ()))
+            yield [workload, chunk, span, *map(number, row(work, images, settings))]
 
 
 def main():
