@@ -13,8 +13,8 @@ import time
 from bench import MIB, Image, drop_caches, rate, read_data, say
 
 GIB = 1 << 30
-# Runs of which the median counts; what takes longer than SLOW seconds is run once.
-RUNS, SLOW = 3, 10
+# Runs of which the median counts, and of what takes hundredths of a second; what takes longer than SLOW seconds is run once.
+RUNS, BRIEF_RUNS, SLOW = 3, 9, 10
 # Random reads by many, in all, and the seconds that they or one reader may take.
 MANY, ALLOWED = 16000, 10
 THREADS, DEPTH = 8, 32
@@ -88,15 +88,20 @@ def run(measure, table):
     return bench, (time.monotonic() - began) / 60
 
 
-def several(measure):
-    """The median of some runs, or the one of something slow."""
+def repeated(measure, runs=RUNS):
+    """What some runs measure, or the one of something slow."""
     figures = []
-    while len(figures) < RUNS:
+    while len(figures) < runs:
         began = time.monotonic()
         figures.append(measure())
         if time.monotonic() - began > SLOW:
             break
-    return statistics.median(figures)
+    return figures
+
+
+def several(measure, runs=RUNS):
+    """The median of some runs, or the one of something slow."""
+    return statistics.median(repeated(measure, runs))
 
 
 def seconds_to_read(path, image):

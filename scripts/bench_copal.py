@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import bench_peers
 from bench import CLAIMED, MIB, claim_memory, claimable, drop_caches, rate, read_data, say
-from bench_common import CACHE, GIB, PIECE, REST, compare, compare_whole, drain, first_of, holes, part, piped, seconds_to_read, several
+from bench_common import BRIEF_RUNS, CACHE, GIB, PIECE, REST, compare, compare_whole, drain, first_of, holes, part, piped, seconds_to_read, several
 from bench_readers import by_many, deep, extract, first_byte, listed, one_by_one, restores, sequential
 from loops import attached, claim_pages, filesystem, largest_partition
 
@@ -252,7 +252,7 @@ def beginnings(bench, copal):
     # The last comes after one that has read all it needs.
     for key, once in (("ls", lambda: listed(copal, cold)), ("byte", lambda: first_byte(bench, copal, cold)),
                       ("byte, warm", lambda: first_byte(bench, copal, lambda: forget(copal)))):
-        bench.note(key, copal, (several(once) - less) * 1000)
+        bench.note(key, copal, (several(once, BRIEF_RUNS) - less) * 1000)
 
 
 def measure(bench, copal):

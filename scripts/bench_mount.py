@@ -12,7 +12,7 @@ import bench_long
 import bench_peers
 import bench_rows
 from bench import CLAIMED, MIB, machine, say
-from bench_common import RUNS, SLOW, run, several
+from bench_common import BRIEF_RUNS, RUNS, SLOW, run, several
 from bench_readers import by_many, deep, first_byte, listed, one_by_one, restores, sequential
 
 
@@ -79,7 +79,7 @@ def main():
     before = f", after {bench.images[bench.stored[0]].name}" if len(bench.stored) > 1 else ""
     print(f"{machine()}; {time.strftime('%Y-%m-%d')}. {'; '.join(bench.versions)}.")
     print(f"{image.name} ({image.size / 1e9:.2f} GB, {image.data / 1e9:.2f} GB of data){before}. Medians of {RUNS} runs, one of what takes more than {SLOW} s, "
-          f"and one of random reads, tar and what is read at once. Cold: a new mount, and nothing in the page cache, packs and programs included; {CLAIMED >> 30} GiB of memory touched and freed before. MB/s are 10^6 bytes of data "
+          f"and of tar and what is read at once, {BRIEF_RUNS} of Copal's first ls and first byte. Cold: a new mount, and nothing in the page cache, packs and programs included; {CLAIMED >> 30} GiB of memory touched and freed before. MB/s are 10^6 bytes of data "
           f"(of tar's output: of that). {minutes:.0f} minutes.\n")
     print(bench_rows.table(bench.figures) + "\n")
     print("\n".join(f"- {note}" for note in bench.notes))

@@ -8,7 +8,8 @@ import sys
 import time
 
 from bench import drop_caches, mean_p50_p99, microseconds, say
-from bench_common import ALLOWED, DEPTH, GIB, MANY, THREADS, available, compare, compare_whole, drain, piped, processor, seconds_to_read, several
+from bench_common import (ALLOWED, DEPTH, GIB, MANY, THREADS, available, compare, compare_whole, drain, piped, processor, repeated, seconds_to_read,
+                          several)
 from loops import attached
 
 
@@ -34,15 +35,18 @@ def sequential(bench, tool):
 
 def one_by_one(bench, tool):
     """Rows of random reads by one reader."""
-    with bench.mounted(tool) as path:
-        times, found = microseconds(path, bench.offsets, ALLOWED)
-    for what, figure in zip(("mean", "p50", "p99"), mean_p50_p99(times)):
-        bench.note(f"random {what}", tool, figure)
-    figures = bench.figures
-    bench.note("random spread", tool, figures["random p99"][tool.name] / figures["random mean"][tool.name])
-    with open(bench.image.path, "rb", buffering=0) as source:
-        if found != [os.pread(source.fileno(), 4096, offset) for offset in bench.offsets[: len(found)]]:
-            sys.exit(f"{tool.name}: random reads are not what was backed up")
+
+    def once():
+        with bench.mounted(tool) as path:
+            times, found = microseconds(path, bench.offsets, ALLOWED)
+        with open(bench.image.path, "rb", buffering=0) as source:
+            if found != [os.pread(source.fileno(), 4096, offset) for offset in bench.offsets[: len(found)]]:
+                sys.exit(f"{tool.name}: random reads are not what was backed up")
+        mean, p50, p99 = mean_p50_p99(times)
+        return mean, p50, p99, p99 / mean
+
+    for what, figures in zip(("mean", "p50", "p99", "spread"), zip(*repeated(once))):
+        bench.note(f"random {what}", tool, statistics.median(figures))
 
 
 def fio(bench, path, parts, *options):
@@ -67,15 +71,25 @@ def fio(bench, path, parts, *options):
 
 def by_many(bench, tool):
     offsets = bench.image.offsets(MANY)
-    with bench.mounted(tool) as path:
-        bench.note("threads", tool, fio(bench, path, [offsets[first::THREADS] for first in range(THREADS)], "--ioengine=psync"))
+    parts = [offsets[first::THREADS] for first in range(THREADS)]
+
+    def once():
+        with bench.mounted(tool) as path:
+            return fio(bench, path, parts, "--ioengine=psync")
+
+    bench.note("threads", tool, several(once))
 
 
 def deep(bench, tool, key="depth", prepare=drop_caches):
     """Random reads of a loop device with direct I/O, so many at once as a filesystem or virtual machine would have under way."""
-    with bench.mounted(tool) as path, attached(path, "--direct-io=on") as device:
-        prepare()
-        bench.note(key, tool, fio(bench, device, [bench.image.offsets(MANY)], "--ioengine=libaio", "--direct=1", f"--iodepth={DEPTH}"))
+    options = ["--ioengine=libaio", "--direct=1", f"--iodepth={DEPTH}"]
+
+    def once():
+        with bench.mounted(tool) as path, attached(path, "--direct-io=on") as device:
+            prepare()
+            return fio(bench, device, [bench.image.offsets(MANY)], *options)
+
+    bench.note(key, tool, several(once))
 
 
 def room(words, image):
