@@ -322,9 +322,7 @@ fn put_together(objects: &Objects, lists: Lists, catalogue: Catalogue) -> Loaded
 /// than anybody who has read the catalogue takes to write it. A restoration counts only if the catalogue knows it, for it was confirmed then: an
 /// undelete that came too late, and died, says the same.
 fn is_missed(objects: &Objects, entry: &CatalogueEntry, listed: &[StateName]) -> bool {
-    if listed.iter().any(|state| state.kind == ChangeKind::Withdrawn)
-        || entry.states.iter().any(|known| known.state.deleted == Some(true))
-    {
+    if listed.iter().any(|state| state.kind == ChangeKind::Withdrawn) || knows_a_deletion(entry) {
         return false;
     }
     let rank = |name: &StateName| (name.counter, name.nonce);
@@ -346,6 +344,19 @@ fn is_missed(objects: &Objects, entry: &CatalogueEntry, listed: &[StateName]) ->
 /// [`Error::Storage`].
 pub fn state_names(objects: &Objects) -> Result<Vec<StateName>> {
     Ok(objects.names("states")?.iter().filter_map(|name| StateName::parse(name.as_str())).collect())
+}
+
+/// Archives that the catalogue describes, and of which it does not know that they were deleted.
+///
+/// # Errors
+/// [`Error::Storage`].
+pub fn described_as_living(objects: &Objects) -> Result<HashSet<ArchiveId>> {
+    let (entries, ..) = read_whole_catalogue(objects)?;
+    Ok(entries.into_iter().filter(|(_, entry)| !knows_a_deletion(entry)).map(|(id, _)| id).collect())
+}
+
+fn knows_a_deletion(entry: &CatalogueEntry) -> bool {
+    entry.states.iter().any(|known| known.state.deleted == Some(true))
 }
 
 /// What is listed, and the catalogue, read meanwhile where storage gains from that: of thousands of archives, either takes some ms of a core. For what is

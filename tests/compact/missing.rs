@@ -1,5 +1,6 @@
 //! Archives of which something is gone: what stays because of them, and when they are in nobody's way.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use copal::id::ArchiveId;
@@ -10,7 +11,9 @@ use copal::repository::packs::pack_name;
 use copal::repository::session::Session;
 use copal::repository::states::{Change, apply};
 use copal::storage::Storage;
+use copal::storage::faults::{Fault, Faults};
 use copal::storage::memory::MemoryStorage;
+use copal::storage::recorder::Op;
 use copal::task::Stop;
 
 use crate::common::compactor::Compactor;
@@ -54,6 +57,24 @@ fn what_tells_of_a_deletion_goes_long_after_it() {
     let left = names(&scene.storage, "states");
     let kept = scene.archives[3].0.to_string();
     assert!(left.len() == 2 && left.iter().all(|name| name.contains(&kept)), "{left:?}");
+    assert_eq!(lost(&scene.storage), []);
+}
+
+#[test]
+fn what_tells_of_a_deletion_stays_until_the_catalogue_knows_it() {
+    let scene = Scene::new();
+    let archive = scene.archives[3].0;
+    let long_ago = copal::repository::now() - 91 * 24 * 3600 * 1_000_000_000;
+    Compactor::new(scene.storage.clone()).delete_archive_at(archive, long_ago);
+    let full = Faults::new(scene.storage.clone());
+    full.inject_always(Op::Put, "catalogue", Fault::Fail(ErrorKind::StorageFull));
+    run(full, CompactOptions::default()).expect("compact");
+    let left = names(&scene.storage, "states");
+    assert!(left.len() == 2 && left[0].contains(&archive.to_string()), "{left:?}");
+    assert!(!names(&scene.storage, "archives").iter().any(|name| name.contains(&archive.to_string())));
+    assert_eq!(lost(&scene.storage), []);
+    run(scene.storage.clone(), CompactOptions::default()).expect("compact");
+    assert_eq!(names(&scene.storage, "states"), Vec::<String>::new());
     assert_eq!(lost(&scene.storage), []);
 }
 
