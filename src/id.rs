@@ -3,6 +3,7 @@
 //! Random ids (16 bytes) name stored objects and are never used twice. Hash ids (32 bytes) name content. None of
 //! them is interchangeable, and all print as lower-case hex.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -41,11 +42,28 @@ fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], ParseIdError> {
     Ok(bytes)
 }
 
+/// What nearly always decides which of two ids comes first, as one number: many are sorted, again and again, when segments of the index are joined.
+fn leading(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+}
+
 macro_rules! id_type {
     ($(#[$doc:meta])* $name:ident, $len:expr) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
         pub struct $name(pub [u8; $len]);
+
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                leading(&self.0).cmp(&leading(&other.0)).then_with(|| self.0.cmp(&other.0))
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
 
         impl $name {
             /// Length in bytes.
@@ -168,6 +186,20 @@ mod tests {
             ["", "00", &"0".repeat(31), &"0".repeat(33), &"g".repeat(32), &"A".repeat(32), &"é".repeat(16)]
         {
             assert!(bad.parse::<PackId>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ids_are_ordered_as_their_bytes_are() {
+        let ids: Vec<PackId> = (0..300)
+            .map(|number: u16| {
+                let mut id = PackId([128; 16]);
+                id.0[usize::from(number % 16)] = (number / 16 * 13) as u8;
+                id
+            })
+            .collect();
+        for (one, other) in ids.iter().flat_map(|one| ids.iter().map(move |other| (one, other))) {
+            assert_eq!(one.cmp(other), one.0.cmp(&other.0), "{one} {other}");
         }
     }
 

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use self::neighbours::Neighbours;
 use super::error::Result;
 use super::packs::Packs;
-use super::segments::{self, Lookup};
+use super::segments::{self, Lookup, Publisher};
 use crate::codec::keys::BlobKind;
 use crate::format::index_segment::IndexEntry;
 use crate::format::location::Location;
@@ -244,8 +244,10 @@ impl<'a> Index<'a> {
     /// # Errors
     /// [`super::Error::Storage`].
     pub fn publish_early(&self, entries: Vec<IndexEntry>) -> Result<()> {
-        self.publish(entries)?;
-        segments::join(self.packs.objects())?;
+        let packs: Vec<PackId> = entries.iter().map(|entry| entry.location.pack.id).collect();
+        let seen = self.segments.read().seen();
+        Publisher::knowing(self.packs.objects(), seen).publish(entries)?;
+        self.own.write().extend(packs);
         self.segments.write().refresh()?;
         let own = self.own.read();
         let stays = |slot: &Slot| !matches!(slot, Slot::Stored(at) if own.contains(&at.pack.id));

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::{ListedSegment, MAX_PREFIX, TRIES, list};
+use super::publisher::digit_of;
+use super::{ListedSegment, MAX_PREFIX, TRIES, list, parse_name};
 use crate::format::envelope::EnvelopeError;
 use crate::format::filter;
 use crate::format::index_segment::{Directory, HEADER_LEN, Header, IndexEntry, pages_of};
@@ -23,8 +24,7 @@ const FILTERS_IN_MEMORY: usize = 8 << 20;
 /// An open segment.
 #[derive(Debug)]
 struct Segment {
-    id: SegmentId,
-    name: Name,
+    listed: ListedSegment,
     header: Header,
     firsts: Vec<u64>,
     filter: Filter,
@@ -176,25 +176,49 @@ impl Lookup {
     /// As [`Self::open`].
     pub fn refresh(&mut self) -> Result<()> {
         for tries in 1.. {
-            let listed = list(&self.objects)?;
-            let there: HashSet<SegmentId> = listed.iter().map(|segment| segment.id).collect();
-            self.groups.values_mut().for_each(|group| group.retain(|segment| there.contains(&segment.id)));
+            let new = self.forget_gone()?;
             // What replaces others while they are read is in the next list.
-            if self.open_new(&listed)? || tries == TRIES {
+            if self.open_new(new)? || tries == TRIES {
                 break;
             }
         }
         Ok(())
     }
 
+    /// The segments that are open.
+    #[must_use]
+    pub fn seen(&self) -> Vec<ListedSegment> {
+        self.groups.values().flatten().map(|segment| segment.listed.clone()).collect()
+    }
+
+    /// Closes segments that are not listed any more, and says which are listed that are not open.
+    fn forget_gone(&mut self) -> Result<Vec<ListedSegment>> {
+        if self.groups.is_empty() {
+            return list(&self.objects);
+        }
+        // Of thousands, few are new: only they are looked at for their lengths.
+        let names = self.objects.names("index")?;
+        let mut there: HashMap<SegmentId, &Name> =
+            names.iter().filter_map(|name| Some((parse_name(name)?.1, name))).collect();
+        self.groups.values_mut().for_each(|group| {
+            group.retain(|segment| there.remove(&segment.listed.id).is_some());
+        });
+        let listed = |(id, name): (SegmentId, &Name)| {
+            let (prefix, _) = parse_name(name)?;
+            // What is wrong with it is said by who reads it.
+            let len = self.objects.storage().len(name).unwrap_or(0);
+            Some(ListedSegment { prefix: prefix.to_owned(), id, name: name.clone(), len })
+        };
+        Ok(there.into_iter().filter_map(listed).collect())
+    }
+
     /// Whether all were there.
-    fn open_new(&mut self, listed: &[ListedSegment]) -> Result<bool> {
-        let known: HashSet<SegmentId> = self.groups.values().flatten().map(|segment| segment.id).collect();
+    fn open_new(&mut self, new: Vec<ListedSegment>) -> Result<bool> {
         let mut held: usize = self.groups.values().flatten().map(|segment| segment.filter.held()).sum();
         let mut superseded = HashSet::new();
         let mut whole = true;
-        for listed in listed.iter().filter(|listed| !known.contains(&listed.id)) {
-            let (header, directory) = match directory(&self.objects, listed) {
+        for listed in new {
+            let (header, directory) = match directory(&self.objects, &listed) {
                 Ok(opened) => opened,
                 Err(error) => {
                     whole &= !error.is_missing();
@@ -211,11 +235,12 @@ impl Lookup {
                 false => self.filed.add(&directory.filter).map_err(no_room)?,
             };
             held += filter.held();
-            let (id, name, firsts) = (listed.id, listed.name.clone(), directory.firsts);
             let group = self.groups.entry(listed.prefix.clone()).or_default();
-            group.push(Segment { id, name, header, firsts, filter });
+            group.push(Segment { listed, header, firsts: directory.firsts, filter });
         }
-        self.groups.values_mut().for_each(|group| group.retain(|segment| !superseded.contains(&segment.id)));
+        self.groups
+            .values_mut()
+            .for_each(|group| group.retain(|segment| !superseded.contains(&segment.listed.id)));
         Ok(whole)
     }
 
@@ -225,13 +250,15 @@ impl Lookup {
     /// [`Error::Storage`] that a segment is missing, so that [`Self::refresh`] is worth a try. One that is damaged, or cannot be read, is
     /// logged and left out.
     pub fn find(&self, id: &BlobId, accepts: &dyn Fn(&IndexEntry) -> bool) -> Result<Option<IndexEntry>> {
-        let hex = id.to_string();
+        let digit = |number| char::from_digit(digit_of(id.as_bytes(), number).into(), 16).unwrap_or_default();
+        let hex: String = (0..MAX_PREFIX).map(digit).collect();
         for digits in 0..=MAX_PREFIX {
             for segment in self.groups.get(&hex[..digits]).into_iter().flatten() {
                 if !self.filed.may_hold(&segment.filter, id) {
                     continue;
                 }
-                match entries_of(&self.objects, (&segment.name, &segment.header, &segment.firsts), id) {
+                match entries_of(&self.objects, (&segment.listed.name, &segment.header, &segment.firsts), id)
+                {
                     Ok(entries) => {
                         if let Some(found) = entries.into_iter().find(accepts) {
                             return Ok(Some(found));

@@ -73,14 +73,17 @@ impl<'a> Publisher<'a> {
     /// # Errors
     /// [`super::Error::Storage`].
     pub fn beside(objects: &'a Objects) -> Result<Self> {
+        Ok(if may_join(objects) { Self::knowing(objects, list(objects)?) } else { Self::anew(objects) })
+    }
+
+    /// One that joins what it publishes to segments that were seen before. One that is gone meanwhile is passed over.
+    #[must_use]
+    pub fn knowing(objects: &'a Objects, seen: Vec<ListedSegment>) -> Self {
         let mut publisher = Self::anew(objects);
-        // Elsewhere, lists may go on showing what is deleted, and not show what replaces it.
-        if matches!(objects.storage().settle(), Settle::After(_)) {
-            for segment in list(objects)? {
-                publisher.existing.entry(segment.prefix.clone()).or_default().push(segment);
-            }
+        for segment in seen.into_iter().filter(|_| may_join(objects)) {
+            publisher.existing.entry(segment.prefix.clone()).or_default().push(segment);
         }
-        Ok(publisher)
+        publisher
     }
 
     /// One that leaves the segments alone that there are.
@@ -198,8 +201,13 @@ impl<'a> Publisher<'a> {
     }
 }
 
+/// Elsewhere, lists may go on showing what is deleted, and not show what replaces it.
+fn may_join(objects: &Objects) -> bool {
+    matches!(objects.storage().settle(), Settle::After(_))
+}
+
 /// A hex digit of an id.
-fn digit_of(id: &[u8], number: usize) -> u8 {
+pub(super) fn digit_of(id: &[u8], number: usize) -> u8 {
     let byte = id.get(number / 2).copied().unwrap_or(0);
     if number.is_multiple_of(2) { byte >> 4 } else { byte & 15 }
 }

@@ -119,6 +119,25 @@ fn segments_that_others_replace_meanwhile_are_found_again() {
 }
 
 #[test]
+fn of_many_segments_only_new_ones_are_looked_at() {
+    let (objects, storage) = objects();
+    for number in 0..100 {
+        publish(&objects, entries(number * 10..number * 10 + 10)).unwrap();
+    }
+    let mut lookup = Lookup::open(&objects).unwrap();
+    // As large as the others, so that one of them is joined to it, and then more.
+    let mut publisher = Publisher::knowing(&objects, lookup.seen());
+    storage.clear();
+    publisher.publish(entries(5000..5010)).unwrap();
+    assert_eq!((storage.count(Op::List), storage.count(Op::Put)), (0, 1));
+    storage.clear();
+    lookup.refresh().unwrap();
+    assert_eq!((storage.count(Op::List), storage.count(Op::Len), storage.count(Op::ReadRange)), (1, 1, 1));
+    assert_eq!(lookup.seen().len(), list(&objects).unwrap().len());
+    assert!((0..1000).chain(5000..5010).all(|number| finds(&lookup, number)));
+}
+
+#[test]
 fn a_damaged_segment_hides_only_itself() {
     let (objects, _) = objects();
     publish(&objects, entries(0..100)).unwrap();
