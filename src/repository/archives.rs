@@ -346,13 +346,18 @@ pub fn state_names(objects: &Objects) -> Result<Vec<StateName>> {
     Ok(objects.names("states")?.iter().filter_map(|name| StateName::parse(name.as_str())).collect())
 }
 
-/// Archives that the catalogue describes, and of which it does not know that they were deleted.
+/// Archives that some segment of the catalogue describes without knowing that they were deleted: those that do may be replaced before it is. `None` if
+/// a segment cannot be read.
 ///
 /// # Errors
 /// [`Error::Storage`].
-pub fn described_as_living(objects: &Objects) -> Result<HashSet<ArchiveId>> {
-    let (entries, ..) = read_whole_catalogue(objects)?;
-    Ok(entries.into_iter().filter(|(_, entry)| !knows_a_deletion(entry)).map(|(id, _)| id).collect())
+pub fn described_as_living(objects: &Objects) -> Result<Option<HashSet<ArchiveId>>> {
+    let mut living = HashSet::new();
+    let opened = open_segments(objects, &mut |_, _, segment| {
+        let described = segment.archives.iter().filter(|entry| !knows_a_deletion(entry));
+        living.extend(described.map(|entry| entry.id));
+    })?;
+    Ok((!opened.vanished && !opened.damaged).then_some(living))
 }
 
 fn knows_a_deletion(entry: &CatalogueEntry) -> bool {
@@ -382,18 +387,40 @@ fn read_whole_catalogue(objects: &Objects) -> Result<Catalogue> {
     Ok(read_catalogue(objects)?.0)
 }
 
-/// Opens the segments that no other one supersedes, newest first, and says whether one vanished meanwhile. One that cannot be read costs only
-/// time.
+/// What the catalogue says, and whether a segment vanished meanwhile. One that cannot be read costs only time.
 fn read_catalogue(objects: &Objects) -> Result<(Catalogue, bool)> {
-    let mut vanished = false;
+    let mut entries: BTreeMap<ArchiveId, CatalogueEntry> = BTreeMap::new();
+    let mut opened = Vec::new();
+    let OpenedSegments { listed, vanished, .. } = open_segments(objects, &mut |name, len, segment| {
+        opened.push((name, segment.archives.len(), len));
+        for entry in segment.archives {
+            merge_entry(&mut entries, entry);
+        }
+    })?;
+    Ok(((entries, opened, listed), vanished))
+}
+
+/// What was met when segments of the catalogue were opened.
+struct OpenedSegments {
+    listed: Vec<SegmentName>,
+    /// Whether one was gone that was listed.
+    vanished: bool,
+    /// Whether one could not be read.
+    damaged: bool,
+}
+
+/// Opens the segments of the catalogue that no other one supersedes, newest first; `take` gets the name, the stored length and the content of each.
+fn open_segments(
+    objects: &Objects,
+    take: &mut dyn FnMut(SegmentName, u64, CatalogueSegment),
+) -> Result<OpenedSegments> {
+    let (mut vanished, mut damaged) = (false, false);
     let mut listed: Vec<(SegmentName, u64)> = objects
         .list("catalogue")?
         .iter()
         .filter_map(|listed| Some((SegmentName::parse(listed.name.as_str())?, listed.len)))
         .collect();
     listed.sort_by_key(|(name, _)| std::cmp::Reverse(*name));
-    let mut entries: BTreeMap<ArchiveId, CatalogueEntry> = BTreeMap::new();
-    let mut opened = Vec::new();
     let mut superseded = HashSet::new();
     for (name, len) in &listed {
         if superseded.contains(&name.suffix()) {
@@ -401,18 +428,18 @@ fn read_catalogue(objects: &Objects) -> Result<(Catalogue, bool)> {
         }
         let plain = objects.get(ObjectKind::Catalogue, &name.to_string());
         match plain.and_then(|plain| Ok(CatalogueSegment::from_bytes(&plain)?)) {
-            Ok(segment) => {
-                superseded.extend(segment.supersedes);
-                opened.push((*name, segment.archives.len(), *len));
-                for entry in segment.archives {
-                    merge_entry(&mut entries, entry);
-                }
+            Ok(mut segment) => {
+                superseded.extend(std::mem::take(&mut segment.supersedes));
+                take(*name, *len, segment);
             }
             Err(error) if error.is_missing() => vanished = true,
-            Err(error) => log::warn!("{}; its archives are read one by one", chain(&error)),
+            Err(error) => {
+                damaged = true;
+                log::warn!("{}; its archives are read one by one", chain(&error));
+            }
         }
     }
-    Ok(((entries, opened, listed.into_iter().map(|(name, _)| name).collect()), vanished))
+    Ok(OpenedSegments { listed: listed.into_iter().map(|(name, _)| name).collect(), vanished, damaged })
 }
 
 fn merge_entry(entries: &mut BTreeMap<ArchiveId, CatalogueEntry>, entry: CatalogueEntry) {

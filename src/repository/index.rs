@@ -230,11 +230,15 @@ impl<'a> Index<'a> {
     /// # Errors
     /// [`super::Error::Storage`].
     pub fn publish(&self, entries: Vec<IndexEntry>) -> Result<()> {
+        self.publish_by(&mut Publisher::anew(self.packs.objects()), entries)
+    }
+
+    fn publish_by(&self, publisher: &mut Publisher<'_>, entries: Vec<IndexEntry>) -> Result<()> {
         if entries.is_empty() {
             return Ok(());
         }
         let packs: HashSet<PackId> = entries.iter().map(|entry| entry.location.pack.id).collect();
-        segments::publish(self.packs.objects(), entries)?;
+        publisher.publish(entries)?;
         self.own.write().extend(packs);
         Ok(())
     }
@@ -244,10 +248,11 @@ impl<'a> Index<'a> {
     /// # Errors
     /// [`super::Error::Storage`].
     pub fn publish_early(&self, entries: Vec<IndexEntry>) -> Result<()> {
-        let packs: Vec<PackId> = entries.iter().map(|entry| entry.location.pack.id).collect();
-        let seen = self.segments.read().seen();
-        Publisher::knowing(self.packs.objects(), seen).publish(entries)?;
-        self.own.write().extend(packs);
+        // Alone at first: a pack that the index names has to have all its blobs there, should this be the end.
+        let mut publisher = Publisher::anew(self.packs.objects());
+        self.publish_by(&mut publisher, entries)?;
+        publisher.know(self.segments.read().seen());
+        publisher.join()?;
         self.segments.write().refresh()?;
         let own = self.own.read();
         let stays = |slot: &Slot| !matches!(slot, Slot::Stored(at) if own.contains(&at.pack.id));

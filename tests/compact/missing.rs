@@ -73,6 +73,17 @@ fn what_tells_of_a_deletion_stays_until_the_catalogue_knows_it() {
     assert!(left.len() == 2 && left[0].contains(&archive.to_string()), "{left:?}");
     assert!(!names(&scene.storage, "archives").iter().any(|name| name.contains(&archive.to_string())));
     assert_eq!(lost(&scene.storage), []);
+    // What is said of others is read, and what cannot be read may describe it.
+    let other = noise(5, 1 << 20);
+    back_up(&open(scene.storage.clone()), "new", file_of(&other).path()).id.expect("an id");
+    let faulty = Faults::new(scene.storage.clone());
+    for place in ["catalogue", "mirror/catalogue"] {
+        faulty.inject_always(Op::Read, place, Fault::Fail(ErrorKind::TimedOut));
+        faulty.inject_always(Op::Put, place, Fault::Fail(ErrorKind::TimedOut));
+    }
+    run(faulty, CompactOptions::default()).expect("compact");
+    assert_eq!(names(&scene.storage, "states").len(), 2);
+    assert_eq!(lost(&scene.storage), []);
     run(scene.storage.clone(), CompactOptions::default()).expect("compact");
     assert_eq!(names(&scene.storage, "states"), Vec::<String>::new());
     assert_eq!(lost(&scene.storage), []);

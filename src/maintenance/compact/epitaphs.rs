@@ -11,13 +11,13 @@ use crate::format::state::StateName;
 use crate::id::ArchiveId;
 use crate::maintenance::error::Result;
 use crate::repository::archives::{described_as_living, read_state, record_name, state_names};
-use crate::repository::states::refresh;
 use crate::repository::{Repository, now};
 
 /// How long: beyond what any command takes, and most machines are switched off.
 const KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// Removes what was said long ago of archives whose records are gone. One that cannot be read stays.
+/// Removes what was said long ago of archives whose records are gone. One that cannot be read stays, and so does that of which the catalogue does not know before:
+/// it learns of it as this compaction ends.
 pub(super) fn expire(repository: &Repository) -> Result<()> {
     let objects = repository.objects();
     let there: HashSet<ArchiveId> = objects.list_ids("archives")?.into_iter().collect();
@@ -27,13 +27,10 @@ pub(super) fn expire(repository: &Repository) -> Result<()> {
     old.retain(|name| {
         !there.contains(&name.archive) && is_old(name) && objects.is_absent(&record_name(name.archive))
     });
-    let may_go = |name: &StateName, living: &HashSet<ArchiveId>| !living.contains(&name.archive);
-    let mut living = described_as_living(objects)?;
-    if !old.iter().all(|name| may_go(name, &living)) {
-        refresh(repository);
-        living = described_as_living(objects)?;
+    if old.is_empty() {
+        return Ok(());
     }
-    old.iter()
-        .filter(|name| may_go(name, &living))
-        .try_for_each(|name| Ok(objects.delete(&name.to_string())?))
+    let Some(living) = described_as_living(objects)? else { return Ok(()) };
+    old.retain(|name| !living.contains(&name.archive));
+    old.iter().try_for_each(|name| Ok(objects.delete(&name.to_string())?))
 }

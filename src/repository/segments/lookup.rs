@@ -144,6 +144,8 @@ pub struct Lookup {
     objects: Objects,
     groups: HashMap<String, Vec<Segment>>,
     filed: FiledFilters,
+    /// Segments that others replace, and that are still listed.
+    superseded: HashSet<SegmentId>,
     /// Packs of which the index has every blob.
     packs: HashSet<PackId>,
 }
@@ -158,6 +160,7 @@ impl Lookup {
             objects: objects.clone(),
             groups: HashMap::new(),
             filed: FiledFilters::default(),
+            superseded: HashSet::new(),
             packs: HashSet::new(),
         };
         lookup.refresh()?;
@@ -203,10 +206,14 @@ impl Lookup {
         self.groups.values_mut().for_each(|group| {
             group.retain(|segment| there.remove(&segment.listed.id).is_some());
         });
+        self.superseded.retain(|id| there.remove(id).is_some());
         let listed = |(id, name): (SegmentId, &Name)| {
             let (prefix, _) = parse_name(name)?;
-            // What is wrong with it is said by who reads it.
-            let len = self.objects.storage().len(name).unwrap_or(0);
+            let len = match self.objects.storage().len(name) {
+                // Whoever opens it finds that out, and looks for what replaces it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+                len => len.ok()?,
+            };
             Some(ListedSegment { prefix: prefix.to_owned(), id, name: name.clone(), len })
         };
         Ok(there.into_iter().filter_map(listed).collect())
@@ -215,7 +222,6 @@ impl Lookup {
     /// Whether all were there.
     fn open_new(&mut self, new: Vec<ListedSegment>) -> Result<bool> {
         let mut held: usize = self.groups.values().flatten().map(|segment| segment.filter.held()).sum();
-        let mut superseded = HashSet::new();
         let mut whole = true;
         for listed in new {
             let (header, directory) = match directory(&self.objects, &listed) {
@@ -228,7 +234,7 @@ impl Lookup {
                     continue;
                 }
             };
-            superseded.extend(directory.supersedes);
+            self.superseded.extend(directory.supersedes);
             self.packs.extend(directory.packs);
             let filter = match held + directory.filter.len() <= FILTERS_IN_MEMORY {
                 true => Filter::Held(directory.filter),
@@ -238,6 +244,7 @@ impl Lookup {
             let group = self.groups.entry(listed.prefix.clone()).or_default();
             group.push(Segment { listed, header, firsts: directory.firsts, filter });
         }
+        let superseded = &self.superseded;
         self.groups
             .values_mut()
             .for_each(|group| group.retain(|segment| !superseded.contains(&segment.listed.id)));

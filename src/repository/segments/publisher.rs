@@ -30,17 +30,7 @@ pub fn publish(objects: &Objects, entries: Vec<IndexEntry>) -> Result<()> {
 /// # Errors
 /// [`super::Error::Storage`].
 pub fn join(objects: &Objects) -> Result<()> {
-    let mut publisher = Publisher::beside(objects)?;
-    let prefixes: Vec<String> = publisher.existing.keys().cloned().collect();
-    for prefix in prefixes {
-        while let Some(smallest) = publisher.take_joinable(&prefix) {
-            // One that cannot be read stays as it is, for a repair.
-            let Ok(segment) = read(objects, &smallest.name) else { continue };
-            let replaces = vec![(smallest.id, smallest.name)];
-            publisher.publish_as(&prefix, segment.entries, segment.packs, replaces)?;
-        }
-    }
-    Ok(())
+    Publisher::beside(objects)?.join()
 }
 
 /// Publishes entries, in segments that are joined and split as they grow.
@@ -73,23 +63,41 @@ impl<'a> Publisher<'a> {
     /// # Errors
     /// [`super::Error::Storage`].
     pub fn beside(objects: &'a Objects) -> Result<Self> {
-        Ok(if may_join(objects) { Self::knowing(objects, list(objects)?) } else { Self::anew(objects) })
+        let mut publisher = Self::anew(objects);
+        if may_join(objects) {
+            publisher.know(list(objects)?);
+        }
+        Ok(publisher)
     }
 
-    /// One that joins what it publishes to segments that were seen before. One that is gone meanwhile is passed over.
-    #[must_use]
-    pub fn knowing(objects: &'a Objects, seen: Vec<ListedSegment>) -> Self {
-        let mut publisher = Self::anew(objects);
-        for segment in seen.into_iter().filter(|_| may_join(objects)) {
-            publisher.existing.entry(segment.prefix.clone()).or_default().push(segment);
+    /// From now on joins what it publishes to these segments, too, which were seen before. One that is gone meanwhile is passed over.
+    pub fn know(&mut self, seen: Vec<ListedSegment>) {
+        for segment in seen.into_iter().filter(|_| may_join(self.objects)) {
+            self.existing.entry(segment.prefix.clone()).or_default().push(segment);
         }
-        publisher
     }
 
     /// One that leaves the segments alone that there are.
     #[must_use]
     pub fn anew(objects: &'a Objects) -> Self {
         Self { objects, existing: BTreeMap::new(), made: HashSet::new() }
+    }
+
+    /// Joins segments of one prefix until each is much larger than the next.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn join(&mut self) -> Result<()> {
+        let prefixes: Vec<String> = self.existing.keys().cloned().collect();
+        for prefix in prefixes {
+            while let Some(smallest) = self.take_joinable(&prefix) {
+                // One that cannot be read stays as it is, for a repair.
+                let Ok(segment) = read(self.objects, &smallest.name) else { continue };
+                let replaces = vec![(smallest.id, smallest.name)];
+                self.publish_as(&prefix, segment.entries, segment.packs, replaces)?;
+            }
+        }
+        Ok(())
     }
 
     /// Segments that it stored and did not replace again.

@@ -126,7 +126,8 @@ fn of_many_segments_only_new_ones_are_looked_at() {
     }
     let mut lookup = Lookup::open(&objects).unwrap();
     // As large as the others, so that one of them is joined to it, and then more.
-    let mut publisher = Publisher::knowing(&objects, lookup.seen());
+    let mut publisher = Publisher::anew(&objects);
+    publisher.know(lookup.seen());
     storage.clear();
     publisher.publish(entries(5000..5010)).unwrap();
     assert_eq!((storage.count(Op::List), storage.count(Op::Put)), (0, 1));
