@@ -62,6 +62,10 @@ impl<'a> Attaches<'a> {
         let reference = self.sandbox.reference(archive);
         let output = self.output(&[&["attach", "--json", &reference], args].concat());
         assert!(matches!(output.status.code(), Some(0 | 1)), "{}", said(&output));
+        if !output.status.success() {
+            // Only a test that fails shows it.
+            eprintln!("not all was attached: {}{}", String::from_utf8_lossy(&output.stdout), said(&output));
+        }
         serde_json::from_slice(&output.stdout).expect("one JSON document")
     }
 

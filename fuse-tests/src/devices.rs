@@ -97,9 +97,15 @@ impl LoopDevice {
 impl Drop for LoopDevice {
     fn drop(&mut self) {
         let backing = backing_file(&self.device);
+        // Once: as soon as the kernel has let go of it, it may be another test's.
+        let mut is_asked = false;
         let detach = || {
-            let _ = Command::new("losetup").arg("--detach").arg(&self.device).output();
-            backing.is_none() || backing_file(&self.device) != backing
+            let is_gone = || backing.is_none() || backing_file(&self.device) != backing;
+            if !is_asked && !is_gone() {
+                let output = Command::new("losetup").arg("--detach").arg(&self.device).output();
+                is_asked = output.is_ok_and(|output| output.status.success());
+            }
+            is_gone()
         };
         holds_within(PATIENCE, detach);
     }

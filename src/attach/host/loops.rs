@@ -95,16 +95,18 @@ pub(super) fn list() -> io::Result<Vec<LoopDevice>> {
     Ok(found)
 }
 
-/// The kernel lets go of a device when the last of its users does; until then it is still there.
+/// The kernel lets go of a device when the last of its users does; until then it is still there. It is asked once: as soon as it has let go, the device may be
+/// somebody else's, behind whose back a second time would take it away.
 pub(super) fn remove(device: &LoopDevice) -> Result<bool> {
     let is_gone = || file_of(device.device.file_name().unwrap_or_default()).as_ref() != Some(&device.file);
     let start = Instant::now();
+    let mut is_asked = false;
     while !is_gone() {
-        if users(&device.device).is_empty()
-            && let Err(error) = programs::run("losetup", &["--detach".as_ref(), device.device.as_os_str()])
-            && !is_gone()
-        {
-            return Err(error);
+        if !is_asked && users(&device.device).is_empty() {
+            match programs::run("losetup", &["--detach".as_ref(), device.device.as_os_str()]) {
+                Err(error) if !is_gone() => return Err(error),
+                _ => is_asked = true,
+            }
         }
         if is_gone() {
             return Ok(true);
