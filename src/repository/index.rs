@@ -303,7 +303,10 @@ mod tests {
     use crate::format::span_map::tests::location;
     use crate::id::RepositoryId;
     use crate::repository::objects::Objects;
+    use crate::storage::faults::Faults;
     use crate::storage::memory::MemoryStorage;
+    use crate::storage::recorder::Op;
+    use std::io::ErrorKind;
 
     fn packs() -> Packs {
         let keyring = Keyring::new(RepositoryId([1; 16]), &KeySet::public(&RepositoryId([1; 16])), 1);
@@ -368,6 +371,35 @@ mod tests {
         index.bar(&own);
         assert!(matches!(claim(&index, [5; 32]), Claim::Mine(_)));
         assert!(matches!(index.claim(BlobKind::Chunk, &BlobId([5; 32]), &own), Claim::Exists(_)));
+    }
+
+    #[test]
+    fn a_pack_that_the_index_names_has_all_its_blobs_there_wherever_it_ends() {
+        const BLOBS: u32 = 17_000;
+        let entry = |number: u32| IndexEntry {
+            kind: BlobKind::Chunk,
+            id: BlobId(*blake3::hash(&number.to_le_bytes()).as_bytes()),
+            // Packs of all digits, each of 500 blobs of all digits.
+            location: location((number / 500 * 7 % 256) as u8, number % 500),
+            plain_len: 7,
+        };
+        for ends_at in [1, 2, 3, 9, 17] {
+            let storage = Arc::new(Faults::new(MemoryStorage::new()));
+            let keyring = Keyring::new(RepositoryId([1; 16]), &KeySet::public(&RepositoryId([1; 16])), 1);
+            let packs = Packs::new(Objects::new(storage.clone(), Arc::new(keyring), false));
+            let index = Index::load(&packs, &HashSet::new()).unwrap();
+            index.publish_early((0..BLOBS).map(entry).collect()).unwrap();
+            // So many that what is joined is split.
+            storage.fail_nth(Op::Put, "index", ends_at, ErrorKind::StorageFull);
+            let ended = index.publish_early((BLOBS..2 * BLOBS).map(entry).collect());
+            assert!(ended.is_err(), "put {ends_at} is one of it");
+            let lookup = Lookup::open(packs.objects()).unwrap();
+            assert!(lookup.packs().len() >= 34);
+            let named = (0..2 * BLOBS).map(entry).filter(|it| lookup.packs().contains(&it.location.pack.id));
+            for wanted in named.step_by(13) {
+                assert!(lookup.find(&wanted.id, &|_| true).unwrap().is_some(), "ends at put {ends_at}");
+            }
+        }
     }
 
     #[test]
