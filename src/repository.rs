@@ -3,6 +3,7 @@
 //! Readers never write and never take a lock. Writers follow the order of publication of `docs/format.md`, section 13.
 
 pub mod archives;
+pub mod catalogue;
 pub mod error;
 pub mod glob;
 pub mod guards;

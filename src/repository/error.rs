@@ -250,3 +250,16 @@ impl Error {
         matches!(self, Self::Storage { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 }
+
+/// An error with its causes, on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

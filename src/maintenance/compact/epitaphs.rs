@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::format::state::StateName;
 use crate::id::ArchiveId;
 use crate::maintenance::error::Result;
-use crate::repository::archives::{described_as_living, read_state, record_name, state_names};
+use crate::repository::archives::{read_state, record_name, state_names};
+use crate::repository::catalogue::described_as_living;
 use crate::repository::{Repository, now};
 
 /// How long: beyond what any command takes, and most machines are switched off.
