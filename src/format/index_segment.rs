@@ -311,7 +311,8 @@ impl IndexSegment {
     /// # Errors
     /// [`CodecError::MissingKey`].
     pub fn seal(mut self, keyring: &Keyring, name: &str) -> Result<Vec<u8>, CodecError> {
-        self.entries.sort_unstable_by_key(IndexEntry::order);
+        // Stable, since what is joined is of runs that are sorted already.
+        self.entries.sort_by_key(IndexEntry::order);
         self.entries.dedup();
         self.packs.sort_unstable();
         self.packs.dedup();

@@ -100,6 +100,8 @@ pub struct Index<'a> {
     stored: Condvar,
     segments: RwLock<Lookup>,
     neighbours: Mutex<Neighbours>,
+    /// Who publishes early, since it first did.
+    early: Mutex<Option<Publisher>>,
     /// Packs of this session that were published already.
     own: RwLock<HashSet<PackId>>,
     unlisted: Vec<IndexEntry>,
@@ -149,6 +151,7 @@ impl<'a> Index<'a> {
             stored: Condvar::new(),
             segments: RwLock::new(segments),
             neighbours: Mutex::default(),
+            early: Mutex::default(),
             own: RwLock::default(),
             unlisted_packs: unlisted.iter().map(|entry| entry.location.pack.id).collect(),
             unlisted,
@@ -233,7 +236,7 @@ impl<'a> Index<'a> {
         self.publish_by(&mut Publisher::anew(self.packs.objects()), entries)
     }
 
-    fn publish_by(&self, publisher: &mut Publisher<'_>, entries: Vec<IndexEntry>) -> Result<()> {
+    fn publish_by(&self, publisher: &mut Publisher, entries: Vec<IndexEntry>) -> Result<()> {
         if entries.is_empty() {
             return Ok(());
         }
@@ -249,11 +252,17 @@ impl<'a> Index<'a> {
     /// [`super::Error::Storage`].
     pub fn publish_early(&self, entries: Vec<IndexEntry>) -> Result<()> {
         // Alone at first: a pack that the index names has to have all its blobs there, should this be the end.
-        let mut publisher = Publisher::anew(self.packs.objects());
-        self.publish_by(&mut publisher, entries)?;
-        publisher.know(self.segments.read().seen());
-        publisher.join()?;
-        self.segments.write().refresh()?;
+        let objects = self.packs.objects();
+        let mut alone = Publisher::anew(objects);
+        self.publish_by(&mut alone, entries)?;
+        let mut early = self.early.lock();
+        let early = early.get_or_insert_with(|| Publisher::followed(objects, self.segments.read().seen()));
+        early.take_over(alone);
+        early.join()?;
+        // What is replaced goes when nobody looks there any more.
+        let (made, replaced) = early.take_changes();
+        self.segments.write().follow(made, replaced)?;
+        early.delete_replaced()?;
         let own = self.own.read();
         let stays = |slot: &Slot| !matches!(slot, Slot::Stored(at) if own.contains(&at.pack.id));
         self.slots.lock().retain(|_, slot| stays(slot));
@@ -305,7 +314,7 @@ mod tests {
     use crate::repository::objects::Objects;
     use crate::storage::faults::Faults;
     use crate::storage::memory::MemoryStorage;
-    use crate::storage::recorder::Op;
+    use crate::storage::recorder::{Call, Op, Recorder};
     use std::io::ErrorKind;
 
     fn packs() -> Packs {
@@ -400,6 +409,41 @@ mod tests {
                 assert!(lookup.find(&wanted.id, &|_| true).unwrap().is_some(), "ends at put {ends_at}");
             }
         }
+    }
+
+    #[test]
+    fn who_publishes_early_follows_without_a_list_and_nobody_looks_where_nothing_is() {
+        const BLOBS: u32 = 17_000;
+        let entry = |number: u32| IndexEntry {
+            kind: BlobKind::Chunk,
+            id: BlobId(*blake3::hash(&number.to_le_bytes()).as_bytes()),
+            location: location((number / BLOBS) as u8, number),
+            plain_len: 7,
+        };
+        let storage = Arc::new(Recorder::new(MemoryStorage::new()));
+        let keyring = Keyring::new(RepositoryId([1; 16]), &KeySet::public(&RepositoryId([1; 16])), 1);
+        let packs = Packs::new(Objects::new(storage.clone(), Arc::new(keyring), false));
+        let index = Index::load(&packs, &HashSet::new()).unwrap();
+        storage.clear();
+        for publication in 0..20 {
+            index
+                .publish_early((publication * BLOBS..(publication + 1) * BLOBS).map(entry).collect())
+                .unwrap();
+            // What was found in segments of before is found in those that replace them.
+            for number in (0..(publication + 1) * BLOBS).step_by(997) {
+                let wanted = entry(number);
+                let claimed = index.claim(BlobKind::Chunk, &wanted.id, &HashSet::new());
+                assert!(matches!(claimed, Claim::Exists(at) if at == wanted.location), "{number}");
+            }
+        }
+        let in_vain =
+            |call: &Call| matches!(call.op, Op::List | Op::Len) || call.op == Op::ReadRange && call.len == 0;
+        let calls =
+            storage.calls().into_iter().filter(|call| call.name.starts_with("index") && in_vain(call));
+        assert_eq!(calls.collect::<Vec<_>>(), []);
+        let there = segments::list(packs.objects()).unwrap();
+        assert!(there.len() < 60, "what was replaced is deleted: {}", there.len());
+        assert_eq!(there.len(), index.segments.read().seen().len());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! ones and splits those that have grown, by the next digit of the ids: of each beginning there are few segments, in sizes that grow geometrically, and an
 //! entry is rewritten a few times in the life of a repository.
 
+mod filters;
 mod lookup;
 mod publisher;
 #[cfg(test)]

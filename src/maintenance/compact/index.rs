@@ -55,7 +55,7 @@ fn is_stale(segment: &IndexSegment, packs: &HashSet<PackId>) -> bool {
 }
 
 fn rewrite(
-    publisher: &mut Publisher<'_>,
+    publisher: &mut Publisher,
     listed: &ListedSegment,
     mut segment: IndexSegment,
     packs: &HashSet<PackId>,

@@ -1,14 +1,13 @@
 //! Looking up blobs in stored segments, of which only directories are in memory.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
+use super::filters::{FiledFilters, Filter};
 use super::publisher::digit_of;
 use super::{ListedSegment, MAX_PREFIX, TRIES, list, parse_name};
 use crate::format::envelope::EnvelopeError;
-use crate::format::filter;
 use crate::format::index_segment::{Directory, HEADER_LEN, Header, IndexEntry, pages_of};
 use crate::id::{BlobId, PackId, SegmentId};
 use crate::repository::archives::chain;
@@ -18,8 +17,8 @@ use crate::storage::Name;
 
 /// What is read first of a segment, in bytes: enough for the directory of a small one.
 const FIRST_READ: u64 = 16 << 10;
-/// Filters that are held in memory, in bytes; others are in a file that nobody else sees.
-const FILTERS_IN_MEMORY: usize = 8 << 20;
+/// Bytes of filters that are opened before those without room leave memory.
+const ADDED: usize = 2 << 20;
 
 /// An open segment.
 #[derive(Debug)]
@@ -28,24 +27,6 @@ struct Segment {
     header: Header,
     firsts: Vec<u64>,
     filter: Filter,
-}
-
-/// The filter of a segment.
-#[derive(Debug)]
-enum Filter {
-    Held(Vec<u8>),
-    /// In the file, from a byte on, and so many.
-    Filed(u64, usize),
-}
-
-impl Filter {
-    /// Bytes of memory.
-    fn held(&self) -> usize {
-        match self {
-            Self::Held(bytes) => bytes.len(),
-            Self::Filed(..) => 0,
-        }
-    }
 }
 
 /// Reads a segment's directory.
@@ -93,46 +74,6 @@ pub(super) fn entries_of(
     Ok(found)
 }
 
-/// Filters for which there was no room in memory, one behind the other.
-#[derive(Debug, Default)]
-struct FiledFilters {
-    file: Option<File>,
-    len: u64,
-}
-
-impl FiledFilters {
-    fn add(&mut self, filter: &[u8]) -> io::Result<Filter> {
-        if self.file.is_none() {
-            self.file = Some(tempfile::tempfile()?);
-        }
-        let start = self.len;
-        if let Some(file) = &self.file {
-            file.write_all_at(filter, start)?;
-        }
-        self.len += filter.len() as u64;
-        Ok(Filter::Filed(start, filter.len()))
-    }
-
-    /// What cannot be read may hold everything.
-    fn may_hold(&self, filter: &Filter, id: &BlobId) -> bool {
-        match filter {
-            Filter::Held(bytes) if bytes.is_empty() => false,
-            Filter::Held(bytes) => {
-                let start = filter::block_of(bytes.len(), id);
-                let block = bytes.get(start..start + filter::BLOCK);
-                block.is_none_or(|block| filter::may_hold(block, id))
-            }
-            Filter::Filed(_, 0) => false,
-            Filter::Filed(start, len) => {
-                let mut block = [0; filter::BLOCK];
-                let at = start + filter::block_of(*len, id) as u64;
-                let read = self.file.as_ref().map(|file| file.read_exact_at(&mut block, at));
-                !matches!(read, Some(Ok(()))) || filter::may_hold(&block, id)
-            }
-        }
-    }
-}
-
 fn no_room(source: io::Error) -> Error {
     let storage = std::env::temp_dir().display().to_string();
     Error::Storage { action: "write", name: "a temporary file".to_owned(), storage, source }
@@ -144,6 +85,8 @@ pub struct Lookup {
     objects: Objects,
     groups: HashMap<String, Vec<Segment>>,
     filed: FiledFilters,
+    /// Bytes of filters in memory since those without room last left it.
+    added: usize,
     /// Segments that others replace, and that are still listed.
     superseded: HashSet<SegmentId>,
     /// Packs of which the index has every blob.
@@ -160,6 +103,7 @@ impl Lookup {
             objects: objects.clone(),
             groups: HashMap::new(),
             filed: FiledFilters::default(),
+            added: 0,
             superseded: HashSet::new(),
             packs: HashSet::new(),
         };
@@ -221,34 +165,66 @@ impl Lookup {
 
     /// Whether all were there.
     fn open_new(&mut self, new: Vec<ListedSegment>) -> Result<bool> {
-        let mut held: usize = self.groups.values().flatten().map(|segment| segment.filter.held()).sum();
         let mut whole = true;
         for listed in new {
-            let (header, directory) = match directory(&self.objects, &listed) {
-                Ok(opened) => opened,
-                Err(error) => {
-                    whole &= !error.is_missing();
-                    if !error.is_missing() {
-                        log::warn!("{}; 'copal check --repair' makes the index anew", chain(&error));
-                    }
-                    continue;
-                }
-            };
-            self.superseded.extend(directory.supersedes);
-            self.packs.extend(directory.packs);
-            let filter = match held + directory.filter.len() <= FILTERS_IN_MEMORY {
-                true => Filter::Held(directory.filter),
-                false => self.filed.add(&directory.filter).map_err(no_room)?,
-            };
-            held += filter.held();
-            let group = self.groups.entry(listed.prefix.clone()).or_default();
-            group.push(Segment { listed, header, firsts: directory.firsts, filter });
+            match self.add(listed) {
+                Err(error) if error.is_missing() => whole = false,
+                supersedes => self.superseded.extend(supersedes?),
+            }
         }
         let superseded = &self.superseded;
         self.groups
             .values_mut()
             .for_each(|group| group.retain(|segment| !superseded.contains(&segment.listed.id)));
         Ok(whole)
+    }
+
+    /// Opens segments that were made in place of others, which are forgotten.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn follow(&mut self, made: Vec<ListedSegment>, replaced: &[(SegmentId, Name)]) -> Result<()> {
+        for (id, name) in replaced {
+            let group = parse_name(name).and_then(|(prefix, _)| self.groups.get_mut(prefix));
+            group.into_iter().for_each(|group| group.retain(|segment| segment.listed.id != *id));
+        }
+        for listed in made {
+            match self.add(listed) {
+                // Somebody else has joined it already.
+                Err(error) if error.is_missing() => return self.refresh(),
+                added => drop(added?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a segment, and says which it replaces. One that is damaged is logged and left out.
+    fn add(&mut self, listed: ListedSegment) -> Result<Vec<SegmentId>> {
+        let (header, directory) = match directory(&self.objects, &listed) {
+            Err(error) if !error.is_missing() => {
+                log::warn!("{}; 'copal check --repair' makes the index anew", chain(&error));
+                return Ok(Vec::new());
+            }
+            opened => opened?,
+        };
+        self.packs.extend(directory.packs);
+        self.added += directory.filter.len();
+        let filter = Filter::Held(directory.filter);
+        let group = self.groups.entry(listed.prefix.clone()).or_default();
+        group.push(Segment { listed, header, firsts: directory.firsts, filter });
+        if self.added > ADDED {
+            self.added = 0;
+            self.file_filters()?;
+        }
+        Ok(directory.supersedes)
+    }
+
+    /// Takes filters out of memory for which there is no room: those of long prefixes first, which few lookups ask.
+    fn file_filters(&mut self) -> Result<()> {
+        let mut all: Vec<&mut Segment> = self.groups.values_mut().flatten().collect();
+        all.sort_unstable_by_key(|segment| Reverse(segment.listed.prefix.len()));
+        let mut filters: Vec<&mut Filter> = all.into_iter().map(|segment| &mut segment.filter).collect();
+        self.filed.file(&mut filters).map_err(no_room)
     }
 
     /// The first entry of an id that `accepts` takes.

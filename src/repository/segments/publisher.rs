@@ -1,6 +1,6 @@
 //! Publishing where blobs lie.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{ListedSegment, MAX_PREFIX, list, read, store};
 use crate::format::index_segment::{ENTRY_LEN, IndexEntry, IndexSegment};
@@ -35,11 +35,13 @@ pub fn join(objects: &Objects) -> Result<()> {
 
 /// Publishes entries, in segments that are joined and split as they grow.
 #[derive(Debug)]
-pub struct Publisher<'a> {
-    objects: &'a Objects,
+pub struct Publisher {
+    objects: Objects,
     /// Segments that may be joined to what comes.
     existing: BTreeMap<String, Vec<ListedSegment>>,
-    made: HashSet<SegmentId>,
+    made: HashMap<SegmentId, ListedSegment>,
+    /// What was replaced and is deleted later, if it is not at once.
+    spared: Option<Vec<(SegmentId, Name)>>,
 }
 
 /// What is to be published together.
@@ -57,12 +59,12 @@ impl Batch {
     }
 }
 
-impl<'a> Publisher<'a> {
+impl Publisher {
     /// One that joins what it publishes to the segments that there are.
     ///
     /// # Errors
     /// [`super::Error::Storage`].
-    pub fn beside(objects: &'a Objects) -> Result<Self> {
+    pub fn beside(objects: &Objects) -> Result<Self> {
         let mut publisher = Self::anew(objects);
         if may_join(objects) {
             publisher.know(list(objects)?);
@@ -70,17 +72,47 @@ impl<'a> Publisher<'a> {
         Ok(publisher)
     }
 
-    /// From now on joins what it publishes to these segments, too, which were seen before. One that is gone meanwhile is passed over.
-    pub fn know(&mut self, seen: Vec<ListedSegment>) {
-        for segment in seen.into_iter().filter(|_| may_join(self.objects)) {
+    /// From now on joins what it publishes to these segments, too. One that is gone meanwhile is passed over.
+    fn know(&mut self, seen: Vec<ListedSegment>) {
+        for segment in seen.into_iter().filter(|_| may_join(&self.objects)) {
             self.existing.entry(segment.prefix.clone()).or_default().push(segment);
         }
     }
 
     /// One that leaves the segments alone that there are.
     #[must_use]
-    pub fn anew(objects: &'a Objects) -> Self {
-        Self { objects, existing: BTreeMap::new(), made: HashSet::new() }
+    pub fn anew(objects: &Objects) -> Self {
+        Self { objects: objects.clone(), existing: BTreeMap::new(), made: HashMap::new(), spared: None }
+    }
+
+    /// One that joins what it publishes to these segments, and deletes what it replaces only when it is told to ([`Self::delete_replaced`]), so that a
+    /// lookup can follow before.
+    #[must_use]
+    pub fn followed(objects: &Objects, seen: Vec<ListedSegment>) -> Self {
+        let mut publisher = Self { spared: Some(Vec::new()), ..Self::anew(objects) };
+        publisher.know(seen);
+        publisher
+    }
+
+    /// What another one has made is joined like its own.
+    pub fn take_over(&mut self, other: Publisher) {
+        self.know(other.made.values().cloned().collect());
+        self.made.extend(other.made);
+    }
+
+    /// Segments that it stored since it was last asked, and those that they replace.
+    pub fn take_changes(&mut self) -> (Vec<ListedSegment>, &[(SegmentId, Name)]) {
+        let made = std::mem::take(&mut self.made);
+        (made.into_values().collect(), self.spared.as_deref().unwrap_or_default())
+    }
+
+    /// Deletes what it replaced.
+    ///
+    /// # Errors
+    /// [`super::Error::Storage`].
+    pub fn delete_replaced(&mut self) -> Result<()> {
+        let replaced = self.spared.as_mut().map(std::mem::take);
+        replaced.into_iter().flatten().try_for_each(|(_, name)| self.objects.delete(name.as_str()))
     }
 
     /// Joins segments of one prefix until each is much larger than the next.
@@ -92,7 +124,7 @@ impl<'a> Publisher<'a> {
         for prefix in prefixes {
             while let Some(smallest) = self.take_joinable(&prefix) {
                 // One that cannot be read stays as it is, for a repair.
-                let Ok(segment) = read(self.objects, &smallest.name) else { continue };
+                let Ok(segment) = read(&self.objects, &smallest.name) else { continue };
                 let replaces = vec![(smallest.id, smallest.name)];
                 self.publish_as(&prefix, segment.entries, segment.packs, replaces)?;
             }
@@ -101,9 +133,8 @@ impl<'a> Publisher<'a> {
     }
 
     /// Segments that it stored and did not replace again.
-    #[must_use]
-    pub fn made(&self) -> &HashSet<SegmentId> {
-        &self.made
+    pub fn made(&self) -> impl ExactSizeIterator<Item = &SegmentId> {
+        self.made.keys()
     }
 
     /// Publishes all blobs of the packs that the entries name.
@@ -150,7 +181,8 @@ impl<'a> Publisher<'a> {
             return self.store(prefix, batch);
         }
         // Cut off from behind, so that little is in memory twice.
-        batch.entries.sort_unstable_by_key(|entry| entry.id);
+        // Of runs that are sorted already.
+        batch.entries.sort_by_key(|entry| entry.id);
         batch.packs.sort_unstable();
         for digit in (0..16).rev() {
             let comes_before = |id: &[u8]| digit_of(id, prefix.len()) < digit;
@@ -176,7 +208,7 @@ impl<'a> Publisher<'a> {
             && let Some(smallest) =
                 group.pop_if(|segment| segment.len / ENTRY_LEN as u64 <= 2 * batch.entries.len() as u64)
         {
-            match read(self.objects, &smallest.name) {
+            match read(&self.objects, &smallest.name) {
                 Ok(segment) => {
                     batch.entries.extend(segment.entries);
                     batch.packs.extend(segment.packs);
@@ -188,22 +220,23 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Stores the segment, then deletes what it replaces.
+    /// Stores the segment; then what it replaces is deleted, or spared.
     fn store(&mut self, prefix: &str, batch: Batch) -> Result<()> {
         let Batch { packs, entries, replaces } = batch;
         let supersedes = replaces.iter().map(|(id, _)| *id).collect();
         if !entries.is_empty() || !packs.is_empty() {
             let len = (entries.len() * ENTRY_LEN) as u64;
-            let name = store(self.objects, prefix, IndexSegment { supersedes, packs, entries })?;
+            let name = store(&self.objects, prefix, IndexSegment { supersedes, packs, entries })?;
             if let Some((_, id)) = super::parse_name(&name) {
-                self.made.insert(id);
-                let own = ListedSegment { prefix: prefix.to_owned(), id, name: name.clone(), len };
+                let own = ListedSegment { prefix: prefix.to_owned(), id, name, len };
+                self.made.insert(id, own.clone());
                 self.existing.entry(prefix.to_owned()).or_default().push(own);
             }
         }
-        for (id, name) in replaces {
-            self.objects.delete(name.as_str())?;
-            self.made.remove(&id);
+        replaces.iter().for_each(|(id, _)| drop(self.made.remove(id)));
+        match &mut self.spared {
+            Some(spared) => spared.extend(replaces),
+            None => replaces.iter().try_for_each(|(_, name)| self.objects.delete(name.as_str()))?,
         }
         Ok(())
     }

@@ -94,7 +94,7 @@ fn what_grows_is_split_by_the_ids() {
     let listed = list(&objects).unwrap();
     assert!(listed.iter().any(|segment| segment.prefix.len() == 1) && listed.len() <= 40, "{}", listed.len());
     let made: std::collections::HashSet<_> = listed.iter().map(|segment| segment.id).collect();
-    assert_eq!(*publisher.made(), made);
+    assert_eq!(publisher.made().copied().collect::<std::collections::HashSet<_>>(), made);
     for segment in &listed {
         let whole = read(&objects, &segment.name).unwrap();
         assert!(whole.entries.iter().all(|entry| entry.id.to_string().starts_with(&segment.prefix)));
@@ -126,11 +126,12 @@ fn of_many_segments_only_new_ones_are_looked_at() {
     }
     let mut lookup = Lookup::open(&objects).unwrap();
     // As large as the others, so that one of them is joined to it, and then more.
-    let mut publisher = Publisher::anew(&objects);
-    publisher.know(lookup.seen());
+    let mut publisher = Publisher::followed(&objects, lookup.seen());
     storage.clear();
     publisher.publish(entries(5000..5010)).unwrap();
-    assert_eq!((storage.count(Op::List), storage.count(Op::Put)), (0, 1));
+    assert_eq!((storage.count(Op::List), storage.count(Op::Put), storage.count(Op::Delete)), (0, 1, 0));
+    publisher.delete_replaced().unwrap();
+    assert!(storage.count(Op::Delete) > 0);
     storage.clear();
     lookup.refresh().unwrap();
     assert_eq!((storage.count(Op::List), storage.count(Op::Len), storage.count(Op::ReadRange)), (1, 1, 1));
