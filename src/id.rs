@@ -19,8 +19,11 @@ pub struct ParseIdError {
     pub expected: usize,
 }
 
-fn to_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+fn to_hex<const N: usize>(bytes: &[u8; N], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    // At once: a mount of thousands of archives names each by several of them.
+    let pairs = bytes.map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    f.write_str(std::str::from_utf8(pairs.as_flattened()).map_err(|_| fmt::Error)?)
 }
 
 fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], ParseIdError> {

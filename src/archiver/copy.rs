@@ -220,7 +220,7 @@ impl<'a> Run<'a> {
         record.session = session.id();
         let mut store = match self.store.take() {
             Some(mut store) => {
-                store.renew(claimable_packs(to.objects())?);
+                store.renew(claimable_packs(to.objects())?)?;
                 store
             }
             None => self.open_store()?,
@@ -323,10 +323,12 @@ impl<'a> Run<'a> {
 
 impl Store<'_> {
     /// Begins a new session's work with what was learnt under an earlier one: only what lies in `claimable` packs may be claimed.
-    fn renew(&mut self, claimable: HashSet<crate::id::PackId>) {
+    fn renew(&mut self, claimable: HashSet<crate::id::PackId>) -> Result<()> {
         let gone = self.claimable.difference(&claimable).copied().collect();
         self.bar(&gone);
+        self.index.renew()?;
         self.claimable = claimable;
         self.counters = Counters::default();
+        Ok(())
     }
 }

@@ -222,6 +222,15 @@ impl<'a> Index<'a> {
         self.is_held
     }
 
+    /// Looks for what was published since, by this session or others.
+    ///
+    /// # Errors
+    /// [`super::Error::Storage`].
+    pub fn renew(&mut self) -> Result<()> {
+        *self.early.get_mut() = None;
+        self.segments.get_mut().refresh()
+    }
+
     /// Says that a blob lies better elsewhere.
     pub fn replace(&self, id: &BlobId, location: Location) {
         self.slots.lock().insert(*id, Slot::Stored(location));
@@ -251,18 +260,26 @@ impl<'a> Index<'a> {
     /// # Errors
     /// [`super::Error::Storage`].
     pub fn publish_early(&self, entries: Vec<IndexEntry>) -> Result<()> {
-        // Alone at first: a pack that the index names has to have all its blobs there, should this be the end.
-        let objects = self.packs.objects();
-        let mut alone = Publisher::anew(objects);
-        self.publish_by(&mut alone, entries)?;
         let mut early = self.early.lock();
-        let early = early.get_or_insert_with(|| Publisher::followed(objects, self.segments.read().seen()));
-        early.take_over(alone);
-        early.join()?;
-        // What is replaced goes when nobody looks there any more.
-        let (made, replaced) = early.take_changes();
-        self.segments.write().follow(made, replaced)?;
-        early.delete_replaced()?;
+        let publisher = match &mut *early {
+            Some(publisher) => publisher,
+            None => {
+                let mut segments = self.segments.write();
+                segments.refresh()?;
+                early.insert(Publisher::followed(self.packs.objects(), segments.seen()))
+            }
+        };
+        self.publish_by(publisher, entries)?;
+        // What was joined before an error is followed all the same.
+        let joined = publisher.join();
+        let (made, replaced) = publisher.take_changes();
+        if self.segments.write().follow(made, replaced)? {
+            publisher.delete_replaced()?;
+        } else {
+            // What cannot be read may be damaged, and what it replaces all that there is.
+            *early = None;
+        }
+        joined?;
         let own = self.own.read();
         let stays = |slot: &Slot| !matches!(slot, Slot::Stored(at) if own.contains(&at.pack.id));
         self.slots.lock().retain(|_, slot| stays(slot));
@@ -398,13 +415,21 @@ mod tests {
             let packs = Packs::new(Objects::new(storage.clone(), Arc::new(keyring), false));
             let index = Index::load(&packs, &HashSet::new()).unwrap();
             index.publish_early((0..BLOBS).map(entry).collect()).unwrap();
-            // So many that what is joined is split.
             storage.fail_nth(Op::Put, "index", ends_at, ErrorKind::StorageFull);
-            let ended = index.publish_early((BLOBS..2 * BLOBS).map(entry).collect());
+            let ended = index.publish_early((BLOBS..4 * BLOBS).map(entry).collect());
             assert!(ended.is_err(), "put {ends_at} is one of it");
             let lookup = Lookup::open(packs.objects()).unwrap();
             assert!(lookup.packs().len() >= 34);
-            let named = (0..2 * BLOBS).map(entry).filter(|it| lookup.packs().contains(&it.location.pack.id));
+            // What was replaced until then is deleted.
+            let mut superseded = HashSet::new();
+            segments::each(packs.objects(), |_, segment| -> Result<()> {
+                superseded.extend(segment?.supersedes);
+                Ok(())
+            })
+            .unwrap();
+            let listed = segments::list(packs.objects()).unwrap();
+            assert!(!listed.iter().any(|segment| superseded.contains(&segment.id)), "ends at put {ends_at}");
+            let named = (0..4 * BLOBS).map(entry).filter(|it| lookup.packs().contains(&it.location.pack.id));
             for wanted in named.step_by(13) {
                 assert!(lookup.find(&wanted.id, &|_| true).unwrap().is_some(), "ends at put {ends_at}");
             }
@@ -424,11 +449,13 @@ mod tests {
         let keyring = Keyring::new(RepositoryId([1; 16]), &KeySet::public(&RepositoryId([1; 16])), 1);
         let packs = Packs::new(Objects::new(storage.clone(), Arc::new(keyring), false));
         let index = Index::load(&packs, &HashSet::new()).unwrap();
-        storage.clear();
         for publication in 0..20 {
             index
                 .publish_early((publication * BLOBS..(publication + 1) * BLOBS).map(entry).collect())
                 .unwrap();
+            if publication == 0 {
+                storage.clear();
+            }
             // What was found in segments of before is found in those that replace them.
             for number in (0..(publication + 1) * BLOBS).step_by(997) {
                 let wanted = entry(number);
@@ -444,6 +471,50 @@ mod tests {
         let there = segments::list(packs.objects()).unwrap();
         assert!(there.len() < 60, "what was replaced is deleted: {}", there.len());
         assert_eq!(there.len(), index.segments.read().seen().len());
+    }
+
+    #[test]
+    fn what_cannot_be_followed_replaces_nothing_and_is_met_again() {
+        const BLOBS: u32 = 17_000;
+        let entry = |number: u32| IndexEntry {
+            kind: BlobKind::Chunk,
+            id: BlobId(*blake3::hash(&number.to_le_bytes()).as_bytes()),
+            location: location((number / BLOBS) as u8, number),
+            plain_len: 7,
+        };
+        let storage = Arc::new(Faults::new(MemoryStorage::new()));
+        let keyring = Keyring::new(RepositoryId([1; 16]), &KeySet::public(&RepositoryId([1; 16])), 1);
+        let packs = Packs::new(Objects::new(storage.clone(), Arc::new(keyring), false));
+        let index = Index::load(&packs, &HashSet::new()).unwrap();
+        let publish = |publication: u32| {
+            index
+                .publish_early((publication * BLOBS..(publication + 1) * BLOBS).map(entry).collect())
+                .unwrap();
+        };
+        let is_found = |number: u32| {
+            let wanted = entry(number);
+            let claimed = index.claim(BlobKind::Chunk, &wanted.id, &HashSet::new());
+            matches!(claimed, Claim::Exists(at) if at == wanted.location)
+        };
+        (0..3).for_each(publish);
+        storage.fail_nth(Op::ReadRange, "index", 1, ErrorKind::TimedOut);
+        publish(3);
+        assert!((0..3 * BLOBS).step_by(997).all(is_found), "what was replaced is there");
+        publish(4);
+        assert!((0..5 * BLOBS).step_by(997).all(is_found));
+    }
+
+    #[test]
+    fn who_begins_again_meets_what_others_have_published() {
+        let packs = packs();
+        let mut index = Index::load(&packs, &HashSet::new()).unwrap();
+        let entry =
+            IndexEntry { kind: BlobKind::Chunk, id: BlobId([5; 32]), location: location(1, 2), plain_len: 7 };
+        segments::publish(packs.objects(), vec![entry]).unwrap();
+        let claimable = HashSet::from([PackId([1; 16])]);
+        assert!(matches!(index.claim(BlobKind::Chunk, &entry.id, &claimable), Claim::Mine(_)));
+        index.renew().unwrap();
+        assert!(matches!(index.claim(BlobKind::Chunk, &entry.id, &claimable), Claim::Exists(_)));
     }
 
     #[test]

@@ -116,13 +116,14 @@ pub fn entries_of(objects: &Objects, listed: &ListedSegment, id: &BlobId) -> Res
     lookup::entries_of(objects, (&listed.name, &header, &directory.firsts), id)
 }
 
-/// Stores a segment under a new name, which is returned.
+/// Stores a segment under a new name.
 ///
 /// # Errors
 /// [`Error::Storage`], [`Error::Codec`].
-pub fn store(objects: &Objects, prefix: &str, segment: IndexSegment) -> Result<Name> {
-    let name = segment_name(prefix, SegmentId::random());
+pub fn store(objects: &Objects, prefix: &str, segment: IndexSegment) -> Result<ListedSegment> {
+    let id = SegmentId::random();
+    let name = segment_name(prefix, id);
     let bytes = segment.seal(objects.keyring(), name.as_str())?;
     objects.put_bytes(&name, &[&bytes])?;
-    Ok(name)
+    Ok(ListedSegment { prefix: prefix.to_owned(), id, name, len: bytes.len() as u64 })
 }

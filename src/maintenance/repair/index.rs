@@ -34,6 +34,7 @@ pub(super) fn rebuild(
             entries.extend(of_pack);
             if entries.len() > EARLY {
                 publisher.publish(std::mem::take(&mut entries))?;
+                publisher.join()?;
             }
         }
     }

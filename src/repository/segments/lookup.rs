@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-use super::filters::{FiledFilters, Filter};
+use super::filters::{FiledFilters, Filter, IN_MEMORY};
 use super::publisher::digit_of;
 use super::{ListedSegment, MAX_PREFIX, TRIES, list, parse_name};
 use crate::format::envelope::EnvelopeError;
@@ -17,8 +17,6 @@ use crate::storage::Name;
 
 /// What is read first of a segment, in bytes: enough for the directory of a small one.
 const FIRST_READ: u64 = 16 << 10;
-/// Bytes of filters that are opened before those without room leave memory.
-const ADDED: usize = 2 << 20;
 
 /// An open segment.
 #[derive(Debug)]
@@ -74,6 +72,10 @@ pub(super) fn entries_of(
     Ok(found)
 }
 
+fn has(group: &[Segment], id: SegmentId) -> bool {
+    group.iter().any(|segment| segment.listed.id == id)
+}
+
 fn no_room(source: io::Error) -> Error {
     let storage = std::env::temp_dir().display().to_string();
     Error::Storage { action: "write", name: "a temporary file".to_owned(), storage, source }
@@ -99,10 +101,15 @@ impl Lookup {
     /// # Errors
     /// [`Error::Storage`] if the segments cannot be listed, or many filters not be kept in a temporary file.
     pub fn open(objects: &Objects) -> Result<Self> {
+        Self::within(objects, IN_MEMORY)
+    }
+
+    /// As [`Self::open`], with filters of so many bytes in memory.
+    pub(super) fn within(objects: &Objects, in_memory: usize) -> Result<Self> {
         let mut lookup = Self {
             objects: objects.clone(),
             groups: HashMap::new(),
-            filed: FiledFilters::default(),
+            filed: FiledFilters::beyond(in_memory),
             added: 0,
             superseded: HashSet::new(),
             packs: HashSet::new(),
@@ -169,7 +176,7 @@ impl Lookup {
         for listed in new {
             match self.add(listed) {
                 Err(error) if error.is_missing() => whole = false,
-                supersedes => self.superseded.extend(supersedes?),
+                supersedes => self.superseded.extend(supersedes?.into_iter().flatten()),
             }
         }
         let superseded = &self.superseded;
@@ -179,31 +186,46 @@ impl Lookup {
         Ok(whole)
     }
 
-    /// Opens segments that were made in place of others, which are forgotten.
+    /// Opens segments that were made in place of others. If all could be opened, which it says, the others are forgotten.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn follow(&mut self, made: Vec<ListedSegment>, replaced: &[(SegmentId, Name)]) -> Result<()> {
-        for (id, name) in replaced {
-            let group = parse_name(name).and_then(|(prefix, _)| self.groups.get_mut(prefix));
-            group.into_iter().for_each(|group| group.retain(|segment| segment.listed.id != *id));
-        }
+    pub fn follow(&mut self, made: Vec<ListedSegment>, replaced: &[(SegmentId, Name)]) -> Result<bool> {
+        let mut superseded = Vec::new();
+        let mut all = true;
         for listed in made {
+            // Met already when it was looked for what others have joined.
+            if self.groups.get(&listed.prefix).is_some_and(|group| has(group, listed.id)) {
+                continue;
+            }
             match self.add(listed) {
-                // Somebody else has joined it already.
-                Err(error) if error.is_missing() => return self.refresh(),
-                added => drop(added?),
+                Err(error) if error.is_missing() => {
+                    // Somebody else has joined it.
+                    self.refresh()?;
+                    return Ok(true);
+                }
+                opened => match opened? {
+                    Some(supersedes) => superseded.extend(supersedes),
+                    None => all = false,
+                },
             }
         }
-        Ok(())
+        if all {
+            self.superseded.extend(superseded);
+            for (id, name) in replaced {
+                let group = parse_name(name).and_then(|(prefix, _)| self.groups.get_mut(prefix));
+                group.into_iter().for_each(|group| group.retain(|segment| segment.listed.id != *id));
+            }
+        }
+        Ok(all)
     }
 
-    /// Opens a segment, and says which it replaces. One that is damaged is logged and left out.
-    fn add(&mut self, listed: ListedSegment) -> Result<Vec<SegmentId>> {
+    /// Opens a segment, and says which it replaces. One that is damaged or cannot be read is logged and left out.
+    fn add(&mut self, listed: ListedSegment) -> Result<Option<Vec<SegmentId>>> {
         let (header, directory) = match directory(&self.objects, &listed) {
             Err(error) if !error.is_missing() => {
                 log::warn!("{}; 'copal check --repair' makes the index anew", chain(&error));
-                return Ok(Vec::new());
+                return Ok(None);
             }
             opened => opened?,
         };
@@ -212,11 +234,11 @@ impl Lookup {
         let filter = Filter::Held(directory.filter);
         let group = self.groups.entry(listed.prefix.clone()).or_default();
         group.push(Segment { listed, header, firsts: directory.firsts, filter });
-        if self.added > ADDED {
+        if self.added > self.filed.slack() {
             self.added = 0;
             self.file_filters()?;
         }
-        Ok(directory.supersedes)
+        Ok(Some(directory.supersedes))
     }
 
     /// Takes filters out of memory for which there is no room: those of long prefixes first, which few lookups ask.
@@ -225,6 +247,15 @@ impl Lookup {
         all.sort_unstable_by_key(|segment| Reverse(segment.listed.prefix.len()));
         let mut filters: Vec<&mut Filter> = all.into_iter().map(|segment| &mut segment.filter).collect();
         self.filed.file(&mut filters).map_err(no_room)
+    }
+
+    /// The lengths of the prefixes of segments whose filters are in memory, and of the others.
+    #[cfg(test)]
+    pub(super) fn filters(&self) -> (Vec<usize>, Vec<usize>) {
+        let (held, filed): (Vec<_>, Vec<_>) =
+            self.groups.values().flatten().partition(|segment| matches!(segment.filter, Filter::Held(_)));
+        let digits = |of: Vec<&Segment>| of.iter().map(|segment| segment.listed.prefix.len()).collect();
+        (digits(held), digits(filed))
     }
 
     /// The first entry of an id that `accepts` takes.

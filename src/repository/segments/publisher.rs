@@ -37,6 +37,8 @@ pub fn join(objects: &Objects) -> Result<()> {
 #[derive(Debug)]
 pub struct Publisher {
     objects: Objects,
+    /// Whether what it makes and knows may be joined.
+    joins: bool,
     /// Segments that may be joined to what comes.
     existing: BTreeMap<String, Vec<ListedSegment>>,
     made: HashMap<SegmentId, ListedSegment>,
@@ -51,53 +53,61 @@ struct Batch {
     entries: Vec<IndexEntry>,
     /// Segments of which all is in here.
     replaces: Vec<(SegmentId, Name)>,
+    /// About what all of it takes when it is stored, in bytes, to be compared with segments.
+    weight: u64,
 }
 
 impl Batch {
+    fn new(packs: Vec<PackId>, entries: Vec<IndexEntry>, replaces: Vec<(SegmentId, Name)>) -> Self {
+        let weight = (entries.len() * ENTRY_LEN) as u64;
+        Self { packs, entries, replaces, weight }
+    }
+
     fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.packs.is_empty() && self.replaces.is_empty()
     }
 }
 
 impl Publisher {
+    /// One that leaves the segments alone that there are, and joins only its own.
+    #[must_use]
+    pub fn anew(objects: &Objects) -> Self {
+        Self {
+            objects: objects.clone(),
+            joins: true,
+            existing: BTreeMap::new(),
+            made: HashMap::new(),
+            spared: None,
+        }
+    }
+
     /// One that joins what it publishes to the segments that there are.
     ///
     /// # Errors
     /// [`super::Error::Storage`].
     pub fn beside(objects: &Objects) -> Result<Self> {
-        let mut publisher = Self::anew(objects);
-        if may_join(objects) {
+        let mut publisher = Self { joins: may_join(objects), ..Self::anew(objects) };
+        if publisher.joins {
             publisher.know(list(objects)?);
         }
         Ok(publisher)
-    }
-
-    /// From now on joins what it publishes to these segments, too. One that is gone meanwhile is passed over.
-    fn know(&mut self, seen: Vec<ListedSegment>) {
-        for segment in seen.into_iter().filter(|_| may_join(&self.objects)) {
-            self.existing.entry(segment.prefix.clone()).or_default().push(segment);
-        }
-    }
-
-    /// One that leaves the segments alone that there are.
-    #[must_use]
-    pub fn anew(objects: &Objects) -> Self {
-        Self { objects: objects.clone(), existing: BTreeMap::new(), made: HashMap::new(), spared: None }
     }
 
     /// One that joins what it publishes to these segments, and deletes what it replaces only when it is told to ([`Self::delete_replaced`]), so that a
     /// lookup can follow before.
     #[must_use]
     pub fn followed(objects: &Objects, seen: Vec<ListedSegment>) -> Self {
-        let mut publisher = Self { spared: Some(Vec::new()), ..Self::anew(objects) };
+        let spared = Some(Vec::new());
+        let mut publisher = Self { joins: may_join(objects), spared, ..Self::anew(objects) };
         publisher.know(seen);
         publisher
     }
 
-    /// What another one has made is joined like its own.
-    pub fn take_over(&mut self, other: Publisher) {
-        self.know(other.made.values().cloned().collect());
-        self.made.extend(other.made);
+    /// From now on joins what it publishes to these segments, too. One that is gone meanwhile is passed over.
+    fn know(&mut self, segments: Vec<ListedSegment>) {
+        for segment in segments.into_iter().filter(|_| self.joins) {
+            self.existing.entry(segment.prefix.clone()).or_default().push(segment);
+        }
     }
 
     /// Segments that it stored since it was last asked, and those that they replace.
@@ -106,13 +116,13 @@ impl Publisher {
         (made.into_values().collect(), self.spared.as_deref().unwrap_or_default())
     }
 
-    /// Deletes what it replaced.
+    /// Deletes what it replaced, as far as it can.
     ///
     /// # Errors
     /// [`super::Error::Storage`].
     pub fn delete_replaced(&mut self) -> Result<()> {
-        let replaced = self.spared.as_mut().map(std::mem::take);
-        replaced.into_iter().flatten().try_for_each(|(_, name)| self.objects.delete(name.as_str()))
+        let replaced = self.spared.as_mut().map(std::mem::take).into_iter().flatten();
+        replaced.map(|(_, name)| self.objects.delete(name.as_str())).fold(Ok(()), Result::and)
     }
 
     /// Joins segments of one prefix until each is much larger than the next.
@@ -126,24 +136,40 @@ impl Publisher {
                 // One that cannot be read stays as it is, for a repair.
                 let Ok(segment) = read(&self.objects, &smallest.name) else { continue };
                 let replaces = vec![(smallest.id, smallest.name)];
-                self.publish_as(&prefix, segment.entries, segment.packs, replaces)?;
+                let batch = Batch::new(segment.packs, segment.entries, replaces);
+                self.place(&prefix, Batch { weight: smallest.len, ..batch })?;
             }
         }
         Ok(())
     }
 
-    /// Segments that it stored and did not replace again.
+    /// Segments that it stored, since its changes were last asked for, and did not replace again.
     pub fn made(&self) -> impl ExactSizeIterator<Item = &SegmentId> {
         self.made.keys()
     }
 
-    /// Publishes all blobs of the packs that the entries name.
+    /// Publishes all blobs of the packs that the entries name, in segments of their own: a pack that the index names has to have all its blobs there, should
+    /// this be the end. They are joined to others later ([`Self::join`]).
     ///
     /// # Errors
     /// [`super::Error::Storage`], [`super::Error::Codec`].
-    pub fn publish(&mut self, entries: Vec<IndexEntry>) -> Result<()> {
-        let packs: HashSet<PackId> = entries.iter().map(|entry| entry.location.pack.id).collect();
-        self.publish_as("", entries, packs.into_iter().collect(), Vec::new())
+    pub fn publish(&mut self, mut entries: Vec<IndexEntry>) -> Result<()> {
+        while !entries.is_empty() {
+            let portion = whole_packs(&mut entries);
+            let packs: HashSet<PackId> = portion.iter().map(pack_of).collect();
+            let packs = packs.into_iter().collect();
+            let mut alone = Self::anew(&self.objects);
+            if portion.len() <= MOST {
+                alone.publish_as("", portion, packs, Vec::new())?;
+            } else {
+                // Of one pack, in several segments: it is named when all are there.
+                alone.publish_as("", portion, Vec::new(), Vec::new())?;
+                alone.publish_as("", Vec::new(), packs, Vec::new())?;
+            }
+            self.know(alone.made.values().cloned().collect());
+            self.made.extend(alone.made);
+        }
+        Ok(())
     }
 
     /// Publishes entries whose ids begin with `prefix`, and packs of which every blob is in the index then, in place of segments that say nothing else
@@ -161,15 +187,17 @@ impl Publisher {
         for (id, _) in &replaces {
             self.existing.values_mut().for_each(|group| group.retain(|segment| segment.id != *id));
         }
-        self.place(prefix, Batch { packs, entries, replaces })
+        self.place(prefix, Batch::new(packs, entries, replaces))
     }
 
-    /// The smallest segment of a prefix, if the next one is at most twice as large.
+    /// The smallest segment of a prefix, if the next one is at most twice as large, so that [`Self::absorb`] takes that.
     fn take_joinable(&mut self, prefix: &str) -> Option<ListedSegment> {
         let group = self.existing.get_mut(prefix)?;
         group.sort_unstable_by_key(|segment| std::cmp::Reverse(segment.len));
         let [.., next, smallest] = &group[..] else { return None };
-        (next.len <= 2 * smallest.len).then(|| group.pop()).flatten()
+        // Of the longest prefix, none is split that has grown beyond that.
+        let is_taken = prefix.len() < MAX_PREFIX || smallest.len <= (MOST * ENTRY_LEN) as u64;
+        (is_taken && next.len <= 2 * smallest.len).then(|| group.pop()).flatten()
     }
 
     fn place(&mut self, prefix: &str, mut batch: Batch) -> Result<()> {
@@ -180,10 +208,10 @@ impl Publisher {
         if batch.entries.len().max(batch.packs.len()) <= MOST || prefix.len() == MAX_PREFIX {
             return self.store(prefix, batch);
         }
-        // Cut off from behind, so that little is in memory twice.
-        // Of runs that are sorted already.
+        // Of runs that are sorted already, which takes room for as many while it lasts.
         batch.entries.sort_by_key(|entry| entry.id);
         batch.packs.sort_unstable();
+        // Cut off from behind, so that little is in memory twice.
         for digit in (0..16).rev() {
             let comes_before = |id: &[u8]| digit_of(id, prefix.len()) < digit;
             let entries = batch
@@ -194,7 +222,7 @@ impl Publisher {
             // Whoever replaces segments is published when all that was in them is.
             let is_last = batch.entries.is_empty() && batch.packs.is_empty();
             let replaces = if is_last { std::mem::take(&mut batch.replaces) } else { Vec::new() };
-            self.place(&format!("{prefix}{digit:x}"), Batch { packs, entries, replaces })?;
+            self.place(&format!("{prefix}{digit:x}"), Batch::new(packs, entries, replaces))?;
         }
         Ok(())
     }
@@ -205,11 +233,11 @@ impl Publisher {
         group.sort_unstable_by_key(|segment| std::cmp::Reverse(segment.len));
         while batch.entries.len() <= MOST
             && batch.replaces.len() < MAX_SUPERSEDED as usize
-            && let Some(smallest) =
-                group.pop_if(|segment| segment.len / ENTRY_LEN as u64 <= 2 * batch.entries.len() as u64)
+            && let Some(smallest) = group.pop_if(|segment| segment.len <= 2 * batch.weight)
         {
             match read(&self.objects, &smallest.name) {
                 Ok(segment) => {
+                    batch.weight += smallest.len;
                     batch.entries.extend(segment.entries);
                     batch.packs.extend(segment.packs);
                     batch.replaces.push((smallest.id, smallest.name));
@@ -222,16 +250,12 @@ impl Publisher {
 
     /// Stores the segment; then what it replaces is deleted, or spared.
     fn store(&mut self, prefix: &str, batch: Batch) -> Result<()> {
-        let Batch { packs, entries, replaces } = batch;
+        let Batch { packs, entries, replaces, .. } = batch;
         let supersedes = replaces.iter().map(|(id, _)| *id).collect();
         if !entries.is_empty() || !packs.is_empty() {
-            let len = (entries.len() * ENTRY_LEN) as u64;
-            let name = store(&self.objects, prefix, IndexSegment { supersedes, packs, entries })?;
-            if let Some((_, id)) = super::parse_name(&name) {
-                let own = ListedSegment { prefix: prefix.to_owned(), id, name, len };
-                self.made.insert(id, own.clone());
-                self.existing.entry(prefix.to_owned()).or_default().push(own);
-            }
+            let own = store(&self.objects, prefix, IndexSegment { supersedes, packs, entries })?;
+            self.made.insert(own.id, own.clone());
+            self.existing.entry(prefix.to_owned()).or_default().push(own);
         }
         replaces.iter().for_each(|(id, _)| drop(self.made.remove(id)));
         match &mut self.spared {
@@ -240,6 +264,27 @@ impl Publisher {
         }
         Ok(())
     }
+}
+
+fn pack_of(entry: &IndexEntry) -> PackId {
+    entry.location.pack.id
+}
+
+/// Takes so many entries that one segment holds them, of whole packs, or all of one that has more.
+fn whole_packs(entries: &mut Vec<IndexEntry>) -> Vec<IndexEntry> {
+    if entries.len() <= MOST {
+        return std::mem::take(entries);
+    }
+    entries.sort_by_key(pack_of);
+    let mut cut = entries.len() - MOST;
+    let first = pack_of(&entries[cut]);
+    if pack_of(&entries[cut - 1]) == first {
+        cut = entries.partition_point(|entry| pack_of(entry) <= first);
+    }
+    if cut == entries.len() {
+        cut = entries.partition_point(|entry| pack_of(entry) < first);
+    }
+    entries.split_off(cut)
 }
 
 /// Elsewhere, lists may go on showing what is deleted, and not show what replaces it.

@@ -5,6 +5,7 @@ use crate::codec::keys::{BlobKind, KeySet, Keyring};
 use crate::format::index_segment::MAX_STORED;
 use crate::format::location::{KEY_MODE_CLASS, Location, PackRef};
 use crate::id::{PackId, RepositoryId};
+use crate::storage::faults::Faults;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::recorder::{Op, Recorder};
 
@@ -90,6 +91,7 @@ fn what_grows_is_split_by_the_ids() {
     let mut publisher = Publisher::beside(&objects).unwrap();
     for batch in 0..6 {
         publisher.publish(entries(batch * 50_000..(batch + 1) * 50_000)).unwrap();
+        publisher.join().unwrap();
     }
     let listed = list(&objects).unwrap();
     assert!(listed.iter().any(|segment| segment.prefix.len() == 1) && listed.len() <= 40, "{}", listed.len());
@@ -129,7 +131,8 @@ fn of_many_segments_only_new_ones_are_looked_at() {
     let mut publisher = Publisher::followed(&objects, lookup.seen());
     storage.clear();
     publisher.publish(entries(5000..5010)).unwrap();
-    assert_eq!((storage.count(Op::List), storage.count(Op::Put), storage.count(Op::Delete)), (0, 1, 0));
+    publisher.join().unwrap();
+    assert_eq!((storage.count(Op::List), storage.count(Op::Len), storage.count(Op::Delete)), (0, 0, 0));
     publisher.delete_replaced().unwrap();
     assert!(storage.count(Op::Delete) > 0);
     storage.clear();
@@ -144,7 +147,7 @@ fn a_damaged_segment_hides_only_itself() {
     let (objects, _) = objects();
     publish(&objects, entries(0..100)).unwrap();
     let whole = list(&objects).unwrap();
-    let name =
+    let ListedSegment { name, .. } =
         store(&objects, "", IndexSegment { entries: entries(500..600), ..IndexSegment::default() }).unwrap();
     let mut bytes = objects.storage().read(&name, MAX_STORED).unwrap();
     let last = bytes.len() - 1;
@@ -160,6 +163,72 @@ fn a_damaged_segment_hides_only_itself() {
     let listed = list(&objects).unwrap();
     assert!(listed.iter().any(|segment| segment.name == name) && !listed.contains(&whole[0]));
     assert!(matches!(read(&objects, &name), Err(Error::Damaged { .. })));
+}
+
+#[test]
+fn a_pack_of_more_blobs_than_a_segment_is_named_when_all_are_there() {
+    let big = PackRef { id: pack(7), mode: KEY_MODE_CLASS, epoch: 1 };
+    let of_one_pack = |number: u64| {
+        let entry = entry(number);
+        IndexEntry { location: Location { pack: big, ..entry.location }, ..entry }
+    };
+    let mut ended = 0;
+    for ends_at in 1.. {
+        let storage = Arc::new(Faults::new(MemoryStorage::new()));
+        let keyring = Keyring::new(RepositoryId([1; 16]), &KeySet::public(&RepositoryId([1; 16])), 1);
+        let objects = Objects::new(storage.clone(), Arc::new(keyring), false);
+        storage.fail_nth(Op::Put, "index", ends_at, std::io::ErrorKind::StorageFull);
+        let published =
+            publish(&objects, (0..40_000).map(of_one_pack).chain(entries(40_000..40_100)).collect());
+        let lookup = Lookup::open(&objects).unwrap();
+        if lookup.packs().contains(&pack(7)) {
+            let there = |number| lookup.find(&of_one_pack(number).id, &|_| true).unwrap().is_some();
+            assert!((0..40_000).step_by(17).all(there), "ends at put {ends_at}");
+        }
+        if published.is_ok() {
+            assert!(lookup.packs().contains(&pack(7)) && lookup.packs().contains(&pack(400)));
+            break;
+        }
+        ended += 1;
+    }
+    assert!(ended > 16, "it is stored in more than sixteen: {ended}");
+}
+
+#[test]
+fn what_is_in_two_segments_is_followed_into_one() {
+    let (objects, storage) = objects();
+    for _ in 0..2 {
+        publish(&objects, entries(0..100)).unwrap();
+    }
+    let mut lookup = Lookup::open(&objects).unwrap();
+    let mut publisher = Publisher::followed(&objects, lookup.seen());
+    publisher.join().unwrap();
+    let (made, replaced) = publisher.take_changes();
+    assert_eq!((made.len(), replaced.len()), (1, 2));
+    assert_eq!(made[0].len, objects.storage().len(&made[0].name).unwrap());
+    assert!(lookup.follow(made, replaced).unwrap());
+    publisher.delete_replaced().unwrap();
+    assert_eq!((lookup.seen().len(), list(&objects).unwrap().len()), (1, 1));
+    assert!((0..100).all(|number| finds(&lookup, number)));
+    storage.clear();
+    lookup.refresh().unwrap();
+    assert_eq!(storage.count(Op::ReadRange), 0, "nothing is opened twice");
+}
+
+#[test]
+fn filters_that_every_lookup_asks_stay_in_memory() {
+    let (objects, _) = objects();
+    let mut publisher = Publisher::anew(&objects);
+    for batch in 0..6 {
+        publisher.publish(entries(batch * 30_000..(batch + 1) * 30_000)).unwrap();
+        publisher.join().unwrap();
+    }
+    publish(&objects, entries(180_000..200_000)).unwrap();
+    let lookup = Lookup::within(&objects, 128 << 10).unwrap();
+    let (held, filed) = lookup.filters();
+    assert!(held.contains(&0) && filed.contains(&1), "{held:?} {filed:?}");
+    assert!(held.iter().max() <= filed.iter().min(), "{held:?} {filed:?}");
+    assert!((0..200_000).step_by(101).all(|number| finds(&lookup, number)));
 }
 
 #[test]
