@@ -190,14 +190,18 @@ impl Publisher {
         self.place(prefix, Batch::new(packs, entries, replaces))
     }
 
-    /// The smallest segment of a prefix, if the next one is at most twice as large, so that [`Self::absorb`] takes that.
+    /// The smallest segment of a prefix of which the next one is at most twice as large, so that [`Self::absorb`] takes that, and those that are smaller.
     fn take_joinable(&mut self, prefix: &str) -> Option<ListedSegment> {
         let group = self.existing.get_mut(prefix)?;
         group.sort_unstable_by_key(|segment| std::cmp::Reverse(segment.len));
-        let [.., next, smallest] = &group[..] else { return None };
         // Of the longest prefix, none is split that has grown beyond that.
-        let is_taken = prefix.len() < MAX_PREFIX || smallest.len <= (MOST * ENTRY_LEN) as u64;
-        (is_taken && next.len <= 2 * smallest.len).then(|| group.pop()).flatten()
+        let is_taken = |len: u64| prefix.len() < MAX_PREFIX || len <= (MOST * ENTRY_LEN) as u64;
+        let joins = |pair: &[ListedSegment]| match pair {
+            [next, segment] => is_taken(segment.len) && next.len <= 2 * segment.len,
+            _ => false,
+        };
+        let at = group.windows(2).rposition(joins)?;
+        Some(group.remove(at + 1))
     }
 
     fn place(&mut self, prefix: &str, mut batch: Batch) -> Result<()> {

@@ -86,6 +86,21 @@ fn many_small_publications_make_few_segments() {
 }
 
 #[test]
+fn a_small_segment_does_not_keep_large_ones_apart() {
+    let (objects, _) = objects();
+    let mut publisher = Publisher::beside(&objects).unwrap();
+    publisher.publish(entries(0..10)).unwrap();
+    for number in 1..20 {
+        publisher.publish(entries(number * 1000..number * 1000 + 1000)).unwrap();
+        publisher.join().unwrap();
+        let listed = list(&objects).unwrap();
+        assert!(listed.len() <= 5, "{} segments after {number}", listed.len());
+    }
+    let lookup = Lookup::open(&objects).unwrap();
+    assert!((0..10).chain(1000..20_000).all(|number| finds(&lookup, number)));
+}
+
+#[test]
 fn what_grows_is_split_by_the_ids() {
     let (objects, _) = objects();
     let mut publisher = Publisher::beside(&objects).unwrap();
