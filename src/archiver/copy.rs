@@ -26,6 +26,7 @@ use crate::image::Image;
 use crate::image::reader::ImageReader;
 use crate::repository::archives::{Archive, chain, refresh_catalogue};
 use crate::repository::liveness::list_sessions;
+use crate::repository::segments;
 use crate::repository::session::{Session, claimable_packs};
 use crate::repository::{self, Repository};
 
@@ -106,6 +107,11 @@ pub fn copy(
         told(archive, &run.archive(archive)?);
         Ok(())
     });
+    if run.copied > 0
+        && let Err(error) = segments::join(to.objects())
+    {
+        log::warn!("small segments of the index were not joined: {}", chain(&error));
+    }
     if run.copied > 0
         && let Err(error) = refresh_catalogue(to.objects())
     {

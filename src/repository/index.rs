@@ -120,12 +120,11 @@ impl<'a> Index<'a> {
         let objects = packs.objects();
         let segments = Lookup::open(objects)?;
         let is_held = segments::list(objects)?.iter().map(|segment| segment.len).sum::<u64>() <= HELD;
-        let mut named = segments.packs().clone();
+        let named = segments.packs().clone();
         let mut held = Vec::new();
         if is_held {
             segments::each(objects, |_, segment| -> Result<()> {
                 for entry in segment.into_iter().flat_map(|segment| segment.entries) {
-                    named.insert(entry.location.pack.id);
                     if claimable.contains(&entry.location.pack.id) {
                         held.push((entry.id, Slot::Stored(entry.location)));
                     }
@@ -273,12 +272,13 @@ impl<'a> Index<'a> {
         // What was joined before an error is followed all the same.
         let joined = publisher.join();
         let (made, replaced) = publisher.take_changes();
-        if self.segments.write().follow(made, replaced)? {
-            publisher.delete_replaced()?;
-        } else {
-            // What cannot be read may be damaged, and what it replaces all that there is.
+        let is_followed = self.segments.write().follow(made, replaced)?;
+        if !is_followed {
+            // What cannot be read may be damaged, and what it replaces all that there is. What was published stays in memory.
             *early = None;
+            return joined;
         }
+        publisher.delete_replaced()?;
         joined?;
         let own = self.own.read();
         let stays = |slot: &Slot| !matches!(slot, Slot::Stored(at) if own.contains(&at.pack.id));
@@ -499,7 +499,7 @@ mod tests {
         (0..3).for_each(publish);
         storage.fail_nth(Op::ReadRange, "index", 1, ErrorKind::TimedOut);
         publish(3);
-        assert!((0..3 * BLOBS).step_by(997).all(is_found), "what was replaced is there");
+        assert!((0..4 * BLOBS).step_by(997).all(is_found), "what was replaced is there");
         publish(4);
         assert!((0..5 * BLOBS).step_by(997).all(is_found));
     }

@@ -39,7 +39,10 @@ pub(super) fn rebuild(
         }
     }
     let packs: HashSet<PackId> = entries.iter().map(|entry| entry.location.pack.id).collect();
-    publisher.publish_as("", entries, packs.into_iter().collect(), old)?;
+    publisher.publish(entries)?;
+    publisher.join()?;
+    // Only when all is there: these are named once more, in what replaces the old index.
+    publisher.publish_as("", Vec::new(), packs.into_iter().collect(), old)?;
     repaired.segments += publisher.made().len() as u64;
     Ok(())
 }

@@ -191,24 +191,24 @@ impl Lookup {
     /// # Errors
     /// As [`Self::open`].
     pub fn follow(&mut self, made: Vec<ListedSegment>, replaced: &[(SegmentId, Name)]) -> Result<bool> {
-        let mut superseded = Vec::new();
-        let mut all = true;
+        let mut superseded: Vec<SegmentId> = replaced.iter().map(|(id, _)| *id).collect();
+        let (mut all, mut missing) = (true, false);
         for listed in made {
             // Met already when it was looked for what others have joined.
             if self.groups.get(&listed.prefix).is_some_and(|group| has(group, listed.id)) {
                 continue;
             }
             match self.add(listed) {
-                Err(error) if error.is_missing() => {
-                    // Somebody else has joined it.
-                    self.refresh()?;
-                    return Ok(true);
-                }
+                // Somebody else has joined it.
+                Err(error) if error.is_missing() => missing = true,
                 opened => match opened? {
                     Some(supersedes) => superseded.extend(supersedes),
                     None => all = false,
                 },
             }
+        }
+        if missing {
+            self.refresh()?;
         }
         if all {
             self.superseded.extend(superseded);

@@ -231,6 +231,26 @@ fn what_is_in_two_segments_is_followed_into_one() {
 }
 
 #[test]
+fn what_replaces_others_and_cannot_be_read_is_told_even_if_more_is_gone() {
+    let storage = Arc::new(Faults::new(MemoryStorage::new()));
+    let keyring = Keyring::new(RepositoryId([1; 16]), &KeySet::public(&RepositoryId([1; 16])), 1);
+    let objects = Objects::new(storage.clone(), Arc::new(keyring), false);
+    for half in 0..2 {
+        publish(&objects, entries(half * 20_000..(half + 1) * 20_000)).unwrap();
+    }
+    let mut lookup = Lookup::open(&objects).unwrap();
+    let mut publisher = Publisher::followed(&objects, lookup.seen());
+    publisher.join().unwrap();
+    let (mut made, replaced) = publisher.take_changes();
+    made.sort_unstable();
+    assert_eq!((made.len(), replaced.len()), (16, 2));
+    storage.fail_nth(Op::ReadRange, made[3].name.as_str(), 1, std::io::ErrorKind::TimedOut);
+    objects.storage().delete(&made[7].name).unwrap();
+    assert!(!lookup.follow(made, replaced).unwrap());
+    assert!((0..40_000).step_by(17).all(|number| finds(&lookup, number)));
+}
+
+#[test]
 fn filters_that_every_lookup_asks_stay_in_memory() {
     let (objects, _) = objects();
     let mut publisher = Publisher::anew(&objects);
