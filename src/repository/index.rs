@@ -329,14 +329,44 @@ mod tests {
     use crate::format::span_map::tests::location;
     use crate::id::RepositoryId;
     use crate::repository::objects::Objects;
+    use crate::storage::Storage;
     use crate::storage::faults::Faults;
     use crate::storage::memory::MemoryStorage;
     use crate::storage::recorder::{Call, Op, Recorder};
     use std::io::ErrorKind;
 
+    /// Blobs of an early publication.
+    const BLOBS: u32 = 17_000;
+
     fn packs() -> Packs {
+        packs_in(Arc::new(MemoryStorage::new()))
+    }
+
+    fn packs_in(storage: Arc<dyn Storage>) -> Packs {
         let keyring = Keyring::new(RepositoryId([1; 16]), &KeySet::public(&RepositoryId([1; 16])), 1);
-        Packs::new(Objects::new(Arc::new(MemoryStorage::new()), Arc::new(keyring), false))
+        Packs::new(Objects::new(storage, Arc::new(keyring), false))
+    }
+
+    /// The blob of this number, in the pack of its publication.
+    fn entry(number: u32) -> IndexEntry {
+        IndexEntry {
+            kind: BlobKind::Chunk,
+            id: BlobId(*blake3::hash(&number.to_le_bytes()).as_bytes()),
+            location: location((number / BLOBS) as u8, number),
+            plain_len: 7,
+        }
+    }
+
+    /// Stores and publishes, as a create does, what a publication has.
+    fn publish(index: &Index<'_>, publication: u32) {
+        let entries: Vec<_> = (publication * BLOBS..(publication + 1) * BLOBS).map(entry).collect();
+        entries.iter().for_each(|entry| index.replace(&entry.id, entry.location));
+        index.publish_early(entries).unwrap();
+    }
+
+    fn is_found(index: &Index<'_>, number: u32) -> bool {
+        let claimed = index.claim(BlobKind::Chunk, &entry(number).id, &HashSet::new());
+        matches!(claimed, Claim::Exists(at) if at == entry(number).location)
     }
 
     fn claim<'a>(index: &'a Index<'_>, id: [u8; 32]) -> Claim<'a> {
@@ -401,18 +431,12 @@ mod tests {
 
     #[test]
     fn a_pack_that_the_index_names_has_all_its_blobs_there_wherever_it_ends() {
-        const BLOBS: u32 = 17_000;
-        let entry = |number: u32| IndexEntry {
-            kind: BlobKind::Chunk,
-            id: BlobId(*blake3::hash(&number.to_le_bytes()).as_bytes()),
-            // Packs of all digits, each of 500 blobs of all digits.
-            location: location((number / 500 * 7 % 256) as u8, number % 500),
-            plain_len: 7,
-        };
+        // Packs of all digits, each of 500 blobs of all digits.
+        let place = |number: u32| location((number / 500 * 7 % 256) as u8, number % 500);
+        let entry = |number: u32| IndexEntry { location: place(number), ..entry(number) };
         for ends_at in [1, 2, 3, 9, 17] {
             let storage = Arc::new(Faults::new(MemoryStorage::new()));
-            let keyring = Keyring::new(RepositoryId([1; 16]), &KeySet::public(&RepositoryId([1; 16])), 1);
-            let packs = Packs::new(Objects::new(storage.clone(), Arc::new(keyring), false));
+            let packs = packs_in(storage.clone());
             let index = Index::load(&packs, &HashSet::new()).unwrap();
             index.publish_early((0..BLOBS).map(entry).collect()).unwrap();
             storage.fail_nth(Op::Put, "index", ends_at, ErrorKind::StorageFull);
@@ -438,30 +462,16 @@ mod tests {
 
     #[test]
     fn who_publishes_early_follows_without_a_list_and_nobody_looks_where_nothing_is() {
-        const BLOBS: u32 = 17_000;
-        let entry = |number: u32| IndexEntry {
-            kind: BlobKind::Chunk,
-            id: BlobId(*blake3::hash(&number.to_le_bytes()).as_bytes()),
-            location: location((number / BLOBS) as u8, number),
-            plain_len: 7,
-        };
         let storage = Arc::new(Recorder::new(MemoryStorage::new()));
-        let keyring = Keyring::new(RepositoryId([1; 16]), &KeySet::public(&RepositoryId([1; 16])), 1);
-        let packs = Packs::new(Objects::new(storage.clone(), Arc::new(keyring), false));
+        let packs = packs_in(storage.clone());
         let index = Index::load(&packs, &HashSet::new()).unwrap();
         for publication in 0..20 {
-            index
-                .publish_early((publication * BLOBS..(publication + 1) * BLOBS).map(entry).collect())
-                .unwrap();
+            publish(&index, publication);
             if publication == 0 {
                 storage.clear();
             }
             // What was found in segments of before is found in those that replace them.
-            for number in (0..(publication + 1) * BLOBS).step_by(997) {
-                let wanted = entry(number);
-                let claimed = index.claim(BlobKind::Chunk, &wanted.id, &HashSet::new());
-                assert!(matches!(claimed, Claim::Exists(at) if at == wanted.location), "{number}");
-            }
+            assert!((0..(publication + 1) * BLOBS).step_by(997).all(|number| is_found(&index, number)));
         }
         let in_vain =
             |call: &Call| matches!(call.op, Op::List | Op::Len) || call.op == Op::ReadRange && call.len == 0;
@@ -475,33 +485,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_followed_replaces_nothing_and_is_met_again() {
-        const BLOBS: u32 = 17_000;
-        let entry = |number: u32| IndexEntry {
-            kind: BlobKind::Chunk,
-            id: BlobId(*blake3::hash(&number.to_le_bytes()).as_bytes()),
-            location: location((number / BLOBS) as u8, number),
-            plain_len: 7,
-        };
         let storage = Arc::new(Faults::new(MemoryStorage::new()));
-        let keyring = Keyring::new(RepositoryId([1; 16]), &KeySet::public(&RepositoryId([1; 16])), 1);
-        let packs = Packs::new(Objects::new(storage.clone(), Arc::new(keyring), false));
+        let packs = packs_in(storage.clone());
         let index = Index::load(&packs, &HashSet::new()).unwrap();
-        let publish = |publication: u32| {
-            index
-                .publish_early((publication * BLOBS..(publication + 1) * BLOBS).map(entry).collect())
-                .unwrap();
-        };
-        let is_found = |number: u32| {
-            let wanted = entry(number);
-            let claimed = index.claim(BlobKind::Chunk, &wanted.id, &HashSet::new());
-            matches!(claimed, Claim::Exists(at) if at == wanted.location)
-        };
-        (0..3).for_each(publish);
+        (0..3).for_each(|publication| publish(&index, publication));
         storage.fail_nth(Op::ReadRange, "index", 1, ErrorKind::TimedOut);
-        publish(3);
-        assert!((0..4 * BLOBS).step_by(997).all(is_found), "what was replaced is there");
-        publish(4);
-        assert!((0..5 * BLOBS).step_by(997).all(is_found));
+        publish(&index, 3);
+        let all_found = |numbers: std::ops::Range<u32>| numbers.step_by(997).all(|it| is_found(&index, it));
+        assert!(all_found(0..4 * BLOBS), "what was replaced is there");
+        publish(&index, 4);
+        assert!(all_found(0..5 * BLOBS));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::support::{Place, can, noise, sparse};
@@ -173,7 +174,15 @@ fn what_is_read_of_a_file_does_not_stay_in_the_page_cache() {
     let drop_pages = || {
         let file = fs::File::open(place.path("disk.img")).expect("open");
         file.sync_all().expect("sync");
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("fadvise");
+        // Pages that are just being read cannot be dropped.
+        let all_gone = (0..1000).any(|_| {
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("fadvise");
+            resident() == 0 || {
+                thread::sleep(Duration::from_millis(10));
+                false
+            }
+        });
+        assert!(all_gone, "{} bytes stay", resident());
         file
     };
     let dont_cache = rustix::io::ReadWriteFlags::from_bits_retain(0x80);
@@ -184,11 +193,16 @@ fn what_is_read_of_a_file_does_not_stay_in_the_page_cache() {
         return;
     }
     drop_pages();
-    assert_eq!(resident(), 0);
     place.copal("create repo::cold disk.img").ok();
     // What was read ahead of a reader may be there.
     assert!(resident() <= 1 << 20, "{} bytes stay", resident());
-    fs::read(place.path("disk.img")).expect("read");
-    place.copal("create repo::warm disk.img --force-read").ok();
-    assert_eq!(resident(), 8 << 20, "what others wanted stays");
+    // What is left of it the next reader would drop, whoever that is.
+    drop_pages();
+    // The system may take pages back at any time, but not each time.
+    let stays = (0..10).any(|_| {
+        fs::read(place.path("disk.img")).expect("read");
+        place.copal("create repo::warm disk.img --force-read").ok();
+        resident() == 8 << 20
+    });
+    assert!(stays, "{} bytes of what others wanted", resident());
 }
