@@ -5,6 +5,7 @@
 //! entry is rewritten a few times in the life of a repository.
 
 mod filters;
+mod groups;
 mod lookup;
 mod publisher;
 #[cfg(test)]

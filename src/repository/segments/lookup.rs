@@ -1,12 +1,11 @@
 //! Looking up blobs in stored segments, of which only directories are in memory.
 
-use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
 use super::filters::{FiledFilters, Filter, IN_MEMORY};
-use super::publisher::digit_of;
-use super::{ListedSegment, MAX_PREFIX, TRIES, list, parse_name};
+use super::groups::Groups;
+use super::{ListedSegment, TRIES, list, parse_name};
 use crate::format::envelope::EnvelopeError;
 use crate::format::index_segment::{Directory, HEADER_LEN, Header, IndexEntry, pages_of};
 use crate::id::{BlobId, PackId, SegmentId};
@@ -85,7 +84,7 @@ fn no_room(source: io::Error) -> Error {
 #[derive(Debug)]
 pub struct Lookup {
     objects: Objects,
-    groups: HashMap<String, Vec<Segment>>,
+    groups: Groups<Segment>,
     filed: FiledFilters,
     /// Bytes of filters in memory since those without room last left it.
     added: usize,
@@ -108,7 +107,7 @@ impl Lookup {
     pub(super) fn within(objects: &Objects, in_memory: usize) -> Result<Self> {
         let mut lookup = Self {
             objects: objects.clone(),
-            groups: HashMap::new(),
+            groups: Groups::default(),
             filed: FiledFilters::beyond(in_memory),
             added: 0,
             superseded: HashSet::new(),
@@ -142,21 +141,19 @@ impl Lookup {
     /// The segments that are open.
     #[must_use]
     pub fn seen(&self) -> Vec<ListedSegment> {
-        self.groups.values().flatten().map(|segment| segment.listed.clone()).collect()
+        self.groups.all().map(|segment| segment.listed.clone()).collect()
     }
 
     /// Closes segments that are not listed any more, and says which are listed that are not open.
     fn forget_gone(&mut self) -> Result<Vec<ListedSegment>> {
-        if self.groups.is_empty() {
+        if self.groups.all().next().is_none() {
             return list(&self.objects);
         }
         // Of thousands, few are new: only they are looked at for their lengths.
         let names = self.objects.names("index")?;
         let mut there: HashMap<SegmentId, &Name> =
             names.iter().filter_map(|name| Some((parse_name(name)?.1, name))).collect();
-        self.groups.values_mut().for_each(|group| {
-            group.retain(|segment| there.remove(&segment.listed.id).is_some());
-        });
+        self.groups.retain(|segment| there.remove(&segment.listed.id).is_some());
         self.superseded.retain(|id| there.remove(id).is_some());
         let listed = |(id, name): (SegmentId, &Name)| {
             let (prefix, _) = parse_name(name)?;
@@ -180,9 +177,7 @@ impl Lookup {
             }
         }
         let superseded = &self.superseded;
-        self.groups
-            .values_mut()
-            .for_each(|group| group.retain(|segment| !superseded.contains(&segment.listed.id)));
+        self.groups.retain(|segment| !superseded.contains(&segment.listed.id));
         Ok(whole)
     }
 
@@ -195,7 +190,7 @@ impl Lookup {
         let (mut all, mut missing) = (true, false);
         for listed in made {
             // Met already when it was looked for what others have joined.
-            if self.groups.get(&listed.prefix).is_some_and(|group| has(group, listed.id)) {
+            if has(self.groups.of(&listed.prefix), listed.id) {
                 continue;
             }
             match self.add(listed) {
@@ -213,8 +208,9 @@ impl Lookup {
         if all {
             self.superseded.extend(superseded);
             for (id, name) in replaced {
-                let group = parse_name(name).and_then(|(prefix, _)| self.groups.get_mut(prefix));
-                group.into_iter().for_each(|group| group.retain(|segment| segment.listed.id != *id));
+                if let Some((prefix, _)) = parse_name(name) {
+                    self.groups.of(prefix).retain(|segment| segment.listed.id != *id);
+                }
             }
         }
         Ok(all)
@@ -232,7 +228,7 @@ impl Lookup {
         self.packs.extend(directory.packs);
         self.added += directory.filter.len();
         let filter = Filter::Held(directory.filter);
-        let group = self.groups.entry(listed.prefix.clone()).or_default();
+        let group = self.groups.of(&listed.prefix);
         group.push(Segment { listed, header, firsts: directory.firsts, filter });
         if self.added > self.filed.slack() {
             self.added = 0;
@@ -243,17 +239,15 @@ impl Lookup {
 
     /// Takes filters out of memory for which there is no room: those of long prefixes first, which few lookups ask.
     fn file_filters(&mut self) -> Result<()> {
-        let mut all: Vec<&mut Segment> = self.groups.values_mut().flatten().collect();
-        all.sort_unstable_by_key(|segment| Reverse(segment.listed.prefix.len()));
-        let mut filters: Vec<&mut Filter> = all.into_iter().map(|segment| &mut segment.filter).collect();
-        self.filed.file(&mut filters).map_err(no_room)
+        let classes = self.groups.longest_first().map(|all| all.map(|segment| &mut segment.filter).collect());
+        self.filed.file(&mut classes.collect::<Vec<_>>()).map_err(no_room)
     }
 
-    /// The lengths of the prefixes of segments whose filters are in memory, and of the others.
+    /// The lengths of the prefixes of segments whose filters are in memory as a whole, and of the others.
     #[cfg(test)]
     pub(super) fn filters(&self) -> (Vec<usize>, Vec<usize>) {
         let (held, filed): (Vec<_>, Vec<_>) =
-            self.groups.values().flatten().partition(|segment| matches!(segment.filter, Filter::Held(_)));
+            self.groups.all().partition(|segment| matches!(segment.filter, Filter::Held(_)));
         let digits = |of: Vec<&Segment>| of.iter().map(|segment| segment.listed.prefix.len()).collect();
         (digits(held), digits(filed))
     }
@@ -264,24 +258,19 @@ impl Lookup {
     /// [`Error::Storage`] that a segment is missing, so that [`Self::refresh`] is worth a try. One that is damaged, or cannot be read, is
     /// logged and left out.
     pub fn find(&self, id: &BlobId, accepts: &dyn Fn(&IndexEntry) -> bool) -> Result<Option<IndexEntry>> {
-        let digit = |number| char::from_digit(digit_of(id.as_bytes(), number).into(), 16).unwrap_or_default();
-        let hex: String = (0..MAX_PREFIX).map(digit).collect();
-        for digits in 0..=MAX_PREFIX {
-            for segment in self.groups.get(&hex[..digits]).into_iter().flatten() {
-                if !self.filed.may_hold(&segment.filter, id) {
-                    continue;
+        for segment in self.groups.along(id) {
+            if !self.filed.may_hold(&segment.filter, id) {
+                continue;
+            }
+            match entries_of(&self.objects, (&segment.listed.name, &segment.header, &segment.firsts), id) {
+                Ok(entries) => {
+                    if let Some(found) = entries.into_iter().find(accepts) {
+                        return Ok(Some(found));
+                    }
                 }
-                match entries_of(&self.objects, (&segment.listed.name, &segment.header, &segment.firsts), id)
-                {
-                    Ok(entries) => {
-                        if let Some(found) = entries.into_iter().find(accepts) {
-                            return Ok(Some(found));
-                        }
-                    }
-                    Err(error) if error.is_missing() => return Err(error),
-                    Err(error) => {
-                        log::warn!("{}; 'copal check --repair' makes the index anew", chain(&error));
-                    }
+                Err(error) if error.is_missing() => return Err(error),
+                Err(error) => {
+                    log::warn!("{}; 'copal check --repair' makes the index anew", chain(&error));
                 }
             }
         }
