@@ -177,7 +177,7 @@ impl Store<'_> {
         self.writers.as_ref().map(|writers| writers.data.lane())
     }
 
-    /// Claims or stores a chunk, in a lane if there is one; also says whether it was stored.
+    /// Claims or stores a chunk, in a lane if it is no dry run; also says whether it was stored.
     pub(super) fn chunk(
         &self,
         lane: Option<&Lane<'_>>,
@@ -196,12 +196,7 @@ impl Store<'_> {
             }
             Claim::Mine(pending) => pending,
         };
-        let add = |sealed: &[u8]| match (lane, &self.writers) {
-            (Some(lane), _) => Some(lane.add(BlobKind::Chunk, id, plain.len(), sealed)),
-            (None, Some(writers)) => Some(writers.data.add(BlobKind::Chunk, id, plain.len(), sealed)),
-            (None, None) => None,
-        };
-        let location = self.blob(BlobKind::Chunk, id, plain, add)?;
+        let location = self.blob(lane, BlobKind::Chunk, id, plain)?;
         pending.stored(location);
         self.counters.new_chunks.fetch_add(1, Ordering::Relaxed);
         self.counters.new_plain.fetch_add(plain.len() as u64, Ordering::Relaxed);
@@ -238,24 +233,21 @@ impl Store<'_> {
 
     /// Seals a map or node and appends it to a pack of maps.
     fn map_blob(&self, kind: BlobKind, id: &BlobId, plain: &[u8]) -> Result<Location> {
-        self.blob(kind, id, plain, |sealed| {
-            self.writers.as_ref().map(|writers| writers.maps.add(kind, id, plain.len(), sealed))
-        })
+        let lane = self.writers.as_ref().map(|writers| writers.maps.lane());
+        self.blob(lane.as_ref(), kind, id, plain)
     }
 
-    /// Seals a blob and appends it to a pack, unless it is a dry run.
-    fn blob(
-        &self,
-        kind: BlobKind,
-        id: &BlobId,
-        plain: &[u8],
-        add: impl FnOnce(&[u8]) -> Option<repository::Result<Location>>,
-    ) -> Result<Location> {
-        let sealed = seal_blob(self.keyring(), kind, id, plain, self.compression)?;
-        self.counters.new_sealed.fetch_add(sealed.len() as u64, Ordering::Relaxed);
-        let Some(location) = add(&sealed) else { return Ok(nowhere(sealed.len())) };
-        let location = location?;
-        self.claimed.lock().insert(location.pack.id);
+    /// Seals a blob in a lane; only for its length in a dry run, where there is none.
+    fn blob(&self, lane: Option<&Lane<'_>>, kind: BlobKind, id: &BlobId, plain: &[u8]) -> Result<Location> {
+        let location = match lane {
+            Some(lane) => {
+                let location = lane.seal(kind, id, plain, self.compression)?;
+                self.claimed.lock().insert(location.pack.id);
+                location
+            }
+            None => nowhere(seal_blob(self.keyring(), kind, id, plain, self.compression)?.len()),
+        };
+        self.counters.new_sealed.fetch_add(location.sealed_len.into(), Ordering::Relaxed);
         Ok(location)
     }
 

@@ -4,6 +4,7 @@
 //! chunk. Each thread that compresses has its own. Those that decompress are many, and take turns at it: who comes next finds in a processor's cache what the last one used.
 
 use std::cell::RefCell;
+use std::io::Cursor;
 
 use zstd::bulk::{Compressor, Decompressor};
 
@@ -41,6 +42,11 @@ static DECOMPRESSORS: Pool<Option<Decompressor<'static>>> = Pool::new(64);
 /// What packing adds at most, in bytes.
 pub const PACK_OVERHEAD: usize = 5;
 
+/// How many bytes beyond its end packing needs for `plain_len` bytes, if what it appends to is not to move.
+pub(super) fn pack_room(plain_len: usize) -> usize {
+    PACK_OVERHEAD + zstd::zstd_safe::compress_bound(plain_len)
+}
+
 /// Appends the packed form of `plain`, which is below 4 GiB, to `out`: raw where compression gains nothing.
 pub fn pack_into(out: &mut Vec<u8>, plain: &[u8], compression: Compression) {
     let start = out.len();
@@ -64,15 +70,20 @@ pub fn pack_into(out: &mut Vec<u8>, plain: &[u8], compression: Compression) {
 fn zstd_into(out: &mut Vec<u8>, plain: &[u8], plain_len: [u8; 4], level: i32) -> Option<usize> {
     out.push(ZSTD);
     out.extend_from_slice(&plain_len);
-    let start = out.len();
-    out.resize(start + zstd::zstd_safe::compress_bound(plain.len()), 0);
-    COMPRESSOR.with_borrow_mut(|slot| {
+    // Not filled first: zstd writes behind the vector's end, within its capacity.
+    out.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+    let start = out.len() as u64;
+    let mut behind = Cursor::new(std::mem::take(out));
+    behind.set_position(start);
+    let len = COMPRESSOR.with_borrow_mut(|slot| {
         if slot.as_ref().is_none_or(|(held, _)| *held != level) {
             *slot = Some((level, Compressor::new(level).ok()?));
         }
         let (_, compressor) = slot.as_mut()?;
-        compressor.compress_to_buffer(plain, &mut out[start..]).ok()
-    })
+        compressor.compress_to_buffer(plain, &mut behind).ok()
+    });
+    *out = behind.into_inner();
+    len
 }
 
 /// The plain bytes of `packed`, at most `limit` of them.

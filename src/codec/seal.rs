@@ -7,7 +7,7 @@ use aes_gcm_siv::aead::{AeadInOut, KeyInit};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
 
 use super::CodecError;
-use super::compress::{Compression, PACK_OVERHEAD, pack_into, unpack, unpack_into};
+use super::compress::{Compression, PACK_OVERHEAD, pack_into, pack_room, unpack, unpack_into};
 
 /// Bytes of the nonce that stand first.
 const NONCE: usize = 12;
@@ -17,6 +17,12 @@ const TAG: usize = 16;
 pub const SEAL_OVERHEAD: usize = NONCE + TAG;
 /// What packing and sealing add at most, in bytes.
 pub const BLOB_OVERHEAD: usize = SEAL_OVERHEAD + PACK_OVERHEAD;
+
+/// How many bytes beyond its end packing and sealing need for `plain_len` bytes, if what they are appended to is not to move.
+#[must_use]
+pub fn packed_room(plain_len: usize) -> usize {
+    SEAL_OVERHEAD + pack_room(plain_len)
+}
 
 /// One sealing key, its round keys expanded once.
 #[derive(Clone)]
@@ -41,29 +47,37 @@ impl SealKey {
         let mut buffer = Vec::with_capacity(plain.len() + SEAL_OVERHEAD);
         buffer.resize(NONCE, 0);
         buffer.extend_from_slice(plain);
-        self.seal_buffer(aad, buffer)
+        self.seal_from(0, aad, &mut buffer);
+        buffer
     }
 
     /// Compresses, then seals.
     #[must_use]
     pub fn seal_packed(&self, aad: &[u8], plain: &[u8], compression: Compression) -> Vec<u8> {
-        let mut buffer = Vec::with_capacity(plain.len() + plain.len() / 128 + 128);
-        buffer.resize(NONCE, 0);
-        pack_into(&mut buffer, plain, compression);
-        self.seal_buffer(aad, buffer)
+        let mut buffer = Vec::with_capacity(packed_room(plain.len()));
+        self.seal_packed_into(&mut buffer, aad, plain, compression);
+        buffer
     }
 
-    /// Seals what stands behind the first [`NONCE`] bytes of `buffer`, in place.
-    fn seal_buffer(&self, aad: &[u8], mut buffer: Vec<u8>) -> Vec<u8> {
+    /// As [`Self::seal_packed`], behind what is in `out`, which does not move if there is room ([`packed_room`]).
+    pub fn seal_packed_into(&self, out: &mut Vec<u8>, aad: &[u8], plain: &[u8], compression: Compression) {
+        let start = out.len();
+        out.resize(start + NONCE, 0);
+        pack_into(out, plain, compression);
+        self.seal_from(start, aad, out);
+    }
+
+    /// Seals what stands in `buffer` from byte `start` on, where there is room for the nonce first, in place.
+    fn seal_from(&self, start: usize, aad: &[u8], buffer: &mut Vec<u8>) {
         let mut nonce = Nonce::default();
         getrandom::fill(&mut nonce).expect("the system's random source works");
-        buffer[..NONCE].copy_from_slice(&nonce);
+        let (room, plain) = buffer[start..].split_at_mut(NONCE);
+        room.copy_from_slice(&nonce);
         let tag = self
             .0
-            .encrypt_inout_detached(&nonce, aad, (&mut buffer[NONCE..]).into())
+            .encrypt_inout_detached(&nonce, aad, plain.into())
             .expect("plaintexts are far below the cipher's limit of 64 GiB");
         buffer.extend_from_slice(&tag);
-        buffer
     }
 
     /// Opens what [`Self::seal`] made.

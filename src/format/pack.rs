@@ -6,7 +6,7 @@ use super::{FormatError, limits};
 use crate::codec::CodecError;
 use crate::codec::compress::Compression;
 use crate::codec::keys::{BlobKind, KeyClass, Keyring};
-use crate::codec::seal::BLOB_OVERHEAD;
+use crate::codec::seal::{BLOB_OVERHEAD, packed_room};
 use crate::id::{BlobId, PackId};
 
 const MAGIC: &[u8; 8] = b"COPALPCK";
@@ -110,9 +110,27 @@ pub fn seal_blob(
     plain: &[u8],
     compression: Compression,
 ) -> Result<Vec<u8>, CodecError> {
+    let mut sealed = Vec::with_capacity(packed_room(plain.len()));
+    seal_blob_into(&mut sealed, keyring, kind, id, plain, compression)?;
+    Ok(sealed)
+}
+
+/// As [`seal_blob`], behind what is in `out`, which does not move if there is room ([`packed_room`]).
+///
+/// # Errors
+/// As [`seal_blob`]; nothing was appended then.
+pub fn seal_blob_into(
+    out: &mut Vec<u8>,
+    keyring: &Keyring,
+    kind: BlobKind,
+    id: &BlobId,
+    plain: &[u8],
+    compression: Compression,
+) -> Result<(), CodecError> {
     let epoch = keyring.current_epoch();
     let aad = blob_aad(keyring, kind, epoch, id);
-    Ok(keyring.seal_key(kind.class(), epoch)?.seal_packed(&aad, plain, compression))
+    keyring.seal_key(kind.class(), epoch)?.seal_packed_into(out, &aad, plain, compression);
+    Ok(())
 }
 
 /// Opens a blob sealed under `epoch`; `sealed` is overwritten. The id is part of what is verified, but the content is not

@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::error::{Error, Result};
 use super::objects::Objects;
 use super::packs::pack_name;
+use crate::codec::compress::Compression;
 use crate::codec::keys::BlobKind;
+use crate::codec::seal::packed_room;
 use crate::format::index_segment::IndexEntry;
 use crate::format::limits::MAX_PACK_ENTRIES;
 use crate::format::location::{KEY_MODE_CLASS, Location, PackRef};
@@ -24,6 +26,8 @@ use crate::storage::aligned::Aligned;
 /// Blobs of a pack at most: whatever they compress to, few of them are in memory before the index has them ([`super::segments::EARLY`]).
 const MOST_BLOBS: usize = 16 << 10;
 const _: () = assert!(MOST_BLOBS <= MAX_PACK_ENTRIES as usize);
+/// What a pack's memory holds beyond its size: whoever comes last goes beyond that.
+const ROOM: usize = 1 << 20;
 /// Lanes of a writer, at most: each has a pack in memory.
 pub const MOST_LANES: usize = 8;
 /// How many full packs allow for one more lane.
@@ -59,16 +63,23 @@ struct Finished {
     memory: Mutex<Vec<Aligned>>,
 }
 
+#[derive(Debug, Default)]
+struct OpenLane {
+    /// The pack under construction.
+    pack: Mutex<Option<OpenPack>>,
+    /// How many use it.
+    users: AtomicUsize,
+}
+
 /// Appends blobs of one kind of pack.
 #[derive(Debug)]
 pub struct PackWriter {
     kind: PackKind,
     pack_size: usize,
     objects: Objects,
-    /// The pack under construction of each lane.
-    open: Vec<Mutex<Option<OpenPack>>>,
-    /// How many use each lane.
-    users: Mutex<Vec<usize>>,
+    lanes: Vec<OpenLane>,
+    /// Held while a lane is chosen.
+    choosing: Mutex<()>,
     /// Packs that were full.
     filled: AtomicUsize,
     full: Option<Sender<OpenPack>>,
@@ -84,18 +95,39 @@ pub struct Lane<'a> {
 }
 
 impl Lane<'_> {
-    /// As [`PackWriter::add`].
+    /// Compresses and seals a blob, appends it, and says where it will lie.
     ///
     /// # Errors
-    /// As there.
-    pub fn add(&self, kind: BlobKind, id: &BlobId, plain_len: usize, sealed: &[u8]) -> Result<Location> {
-        self.writer.add_to(self.number, kind, id, plain_len, sealed)
+    /// [`Error::Codec`] without a key to seal with; as [`PackWriter::add`].
+    pub fn seal(
+        &self,
+        kind: BlobKind,
+        id: &BlobId,
+        plain: &[u8],
+        compression: Compression,
+    ) -> Result<Location> {
+        let (writer, lane) = (self.writer, &self.writer.lanes[self.number]);
+        let keyring = writer.objects.keyring();
+        // Where nobody else waits for the pack: what is sealed where it will lie need not be copied there.
+        if lane.users.load(Ordering::Relaxed) == 1 {
+            let mut guard = lane.pack.lock();
+            let open = writer.open_pack(&mut guard);
+            let offset = open.bytes.len();
+            if open.bytes.room() >= packed_room(plain.len()) {
+                open.bytes.append_with(|bytes| {
+                    pack::seal_blob_into(bytes, keyring, kind, id, plain, compression)
+                })?;
+                return writer.appended(guard, offset, kind, id, plain.len());
+            }
+        }
+        let sealed = pack::seal_blob(keyring, kind, id, plain, compression)?;
+        writer.add_to(lane, kind, id, plain.len(), &sealed)
     }
 }
 
 impl Drop for Lane<'_> {
     fn drop(&mut self) {
-        self.writer.users.lock()[self.number] -= 1;
+        self.writer.lanes[self.number].users.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -136,17 +168,24 @@ impl PackWriter {
         let storer = std::thread::Builder::new()
             .name(format!("store-{}", kind.folder()))
             .spawn(move || store_all(kind, &storing, &waiting, &done))?;
-        let (open, users, filled) = (vec![Mutex::default()], Mutex::new(vec![0]), AtomicUsize::new(0));
-        let (full, storer) = (Some(full), Some(storer));
-        Ok(Self { kind, pack_size: pack_size as usize, objects, open, users, filled, full, finished, storer })
+        Ok(Self {
+            kind,
+            pack_size: pack_size as usize,
+            objects,
+            lanes: vec![OpenLane::default()],
+            choosing: Mutex::default(),
+            filled: AtomicUsize::new(0),
+            full: Some(full),
+            finished,
+            storer: Some(storer),
+        })
     }
 
     /// Lets so many append to packs of their own ([`Self::lane`]), at most [`MOST_LANES`], and no fewer than before.
     #[must_use]
     pub fn with_lanes(mut self, lanes: usize) -> Self {
-        let lanes = lanes.min(MOST_LANES).max(self.open.len());
-        self.open.resize_with(lanes, Mutex::default);
-        self.users.get_mut().resize(lanes, 0);
+        let lanes = lanes.min(MOST_LANES).max(self.lanes.len());
+        self.lanes.resize_with(lanes, OpenLane::default);
         self
     }
 
@@ -154,10 +193,11 @@ impl PackWriter {
     /// full: of what is stored in the end, each lane leaves a pack that is not.
     #[must_use]
     pub fn lane(&self) -> Lane<'_> {
-        let mut users = self.users.lock();
-        let lanes = (1 + self.filled.load(Ordering::Relaxed) / FILLED_FOR_LANE).min(users.len());
-        let number = (0..lanes).min_by_key(|number| users[*number]).unwrap_or(0);
-        users[number] += 1;
+        let _choosing = self.choosing.lock();
+        let lanes = (1 + self.filled.load(Ordering::Relaxed) / FILLED_FOR_LANE).min(self.lanes.len());
+        let users = |number: &usize| self.lanes[*number].users.load(Ordering::Relaxed);
+        let number = (0..lanes).min_by_key(users).unwrap_or(0);
+        self.lanes[number].users.fetch_add(1, Ordering::Relaxed);
         Lane { writer: self, number }
     }
 
@@ -166,38 +206,57 @@ impl PackWriter {
     /// # Errors
     /// [`Error::Panicked`] if storing ended; the cause comes from [`Self::finish`].
     pub fn add(&self, kind: BlobKind, id: &BlobId, plain_len: usize, sealed: &[u8]) -> Result<Location> {
-        self.add_to(0, kind, id, plain_len, sealed)
+        self.add_to(&self.lanes[0], kind, id, plain_len, sealed)
     }
 
     fn add_to(
         &self,
-        lane: usize,
+        lane: &OpenLane,
         kind: BlobKind,
         id: &BlobId,
         plain_len: usize,
         sealed: &[u8],
     ) -> Result<Location> {
+        let mut guard = lane.pack.lock();
+        let open = self.open_pack(&mut guard);
+        let offset = open.bytes.len();
+        open.bytes.extend_from_slice(sealed);
+        self.appended(guard, offset, kind, id, plain_len)
+    }
+
+    /// The pack of a lane, begun if there is none.
+    fn open_pack<'a>(&self, lane: &'a mut Option<OpenPack>) -> &'a mut OpenPack {
+        lane.get_or_insert_with(|| {
+            let memory = self.finished.memory.lock().pop();
+            let memory = memory.unwrap_or_else(|| Aligned::with_capacity(self.pack_size + ROOM));
+            OpenPack::new(self.kind, self.objects.keyring().current_epoch(), memory)
+        })
+    }
+
+    /// Enters a blob that was appended to the open pack of a lane, from byte `offset` of it on; has the pack stored if it is full then.
+    fn appended(
+        &self,
+        mut lane: MutexGuard<'_, Option<OpenPack>>,
+        offset: usize,
+        kind: BlobKind,
+        id: &BlobId,
+        plain_len: usize,
+    ) -> Result<Location> {
         debug_assert_eq!(PackKind::of(kind), self.kind);
         let narrow = |len: usize| u32::try_from(len).expect("packs and blobs are bounded far below 4 GiB");
-        let mut guard = self.open[lane].lock();
-        let open = guard.get_or_insert_with(|| {
-            let memory = self.finished.memory.lock().pop();
-            let memory = memory.unwrap_or_else(|| Aligned::with_capacity(self.pack_size + (1 << 20)));
-            OpenPack::new(self.kind, self.objects.keyring().current_epoch(), memory)
-        });
+        let open = self.open_pack(&mut lane);
         let entry = PackEntry {
             kind,
             id: *id,
-            offset: narrow(open.bytes.len()),
-            sealed_len: narrow(sealed.len()),
+            offset: narrow(offset),
+            sealed_len: narrow(open.bytes.len() - offset),
             plain_len: narrow(plain_len),
         };
-        open.bytes.extend_from_slice(sealed);
         open.entries.push(entry);
         let location = entry.location(open.pack);
         if open.bytes.len() >= self.pack_size || open.entries.len() >= MOST_BLOBS {
             self.filled.fetch_add(1, Ordering::Relaxed);
-            self.send(guard.take())?;
+            self.send(lane.take())?;
         }
         Ok(location)
     }
@@ -237,7 +296,7 @@ impl PackWriter {
     /// # Errors
     /// [`Error::Panicked`] if storing ended; the cause comes from [`Self::finish`].
     pub fn close(&mut self) -> Result<()> {
-        let sent = self.open.iter().try_for_each(|open| self.send(open.lock().take()));
+        let sent = self.lanes.iter().try_for_each(|lane| self.send(lane.pack.lock().take()));
         self.full = None;
         sent
     }
@@ -279,6 +338,7 @@ mod tests {
     use super::*;
     use crate::codec::keys::{FIRST_EPOCH, KeySet, Keyring};
     use crate::id::RepositoryId;
+    use crate::repository::packs::Packs;
     use crate::storage::Storage;
     use crate::storage::faults::{Fault, Faults};
     use crate::storage::memory::MemoryStorage;
@@ -303,7 +363,7 @@ mod tests {
         for number in 0..blobs {
             for (lane, places) in lanes.iter().zip(&mut places) {
                 let id = BlobId([u8::try_from(number).expect("few"); 32]);
-                places.push(lane.add(BlobKind::Chunk, &id, BLOB, &[7; BLOB]).expect("add"));
+                places.push(lane.seal(BlobKind::Chunk, &id, &[7; BLOB], Compression::None).expect("seal"));
             }
         }
         places
@@ -338,6 +398,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sealed_alone_beside_others_or_beyond_a_packs_memory_can_be_read() {
+        let storage = Arc::new(MemoryStorage::new());
+        let writer = writer_to(storage.clone(), 1);
+        let keyring = writer.objects.keyring().clone();
+        let mut blobs = Vec::new();
+        let mut seal = |lane: &Lane<'_>, compression, len: usize| {
+            let number = u64::try_from(blobs.len()).expect("few");
+            let mut plain = vec![7; len];
+            blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut plain[..len / 2]);
+            let id = keyring.blob_id(BlobKind::Chunk, &plain).expect("a key");
+            let at = lane.seal(BlobKind::Chunk, &id, &plain, compression).expect("seal");
+            blobs.push((id, plain, at));
+        };
+        for compression in [Compression::None, Compression::default()] {
+            for len in [1, BLOB, ROOM, ROOM + PACK as usize, 4 << 20] {
+                let alone = writer.lane();
+                seal(&alone, compression, len);
+                let other = writer.lane();
+                seal(&alone, compression, len);
+                seal(&other, compression, len);
+            }
+        }
+        writer.finish().expect("finish");
+        let packs = Packs::new(Objects::new(storage, keyring, false));
+        for (id, plain, at) in blobs {
+            assert!(packs.read(BlobKind::Chunk, &id, at).expect("read") == plain, "{} bytes", plain.len());
+        }
+    }
+
+    #[test]
     fn more_than_have_a_lane_share_those_there_are() {
         for lanes in [0, 1, 3, 100] {
             let writer = writer(lanes);
@@ -348,7 +438,7 @@ mod tests {
             many.iter().for_each(|lane| users[lane.number] += 1);
             assert!(users.iter().all(|users| users.abs_diff(20 / lanes) <= 1), "{users:?}");
             drop(many);
-            assert!(writer.users.lock().iter().all(|users| *users == 0));
+            assert!(writer.lanes.iter().all(|lane| lane.users.load(Ordering::Relaxed) == 0));
             writer.finish().expect("finish");
         }
     }
@@ -359,11 +449,9 @@ mod tests {
         in_turns([&writer.lane(); 2], 5 * FILLED_FOR_LANE);
         writer.close().expect("close");
         let first = writer.lane();
-        writer
-            .lane()
-            .add(BlobKind::Chunk, &BlobId([1; 32]), 1, &[1])
-            .expect("kept for the pack that is not sent");
-        drop(first);
+        let second = writer.lane();
+        in_turns([&second; 2], 1);
+        drop([first, second]);
         assert!(writer.finish().is_err());
     }
 
@@ -378,7 +466,7 @@ mod tests {
                 let lane = writer.lane();
                 scope.spawn(move || {
                     let id = BlobId([u8::try_from(number).expect("few"); 32]);
-                    (0..100).any(|_| lane.add(BlobKind::Chunk, &id, BLOB, &[7; BLOB]).is_err())
+                    (0..100).any(|_| lane.seal(BlobKind::Chunk, &id, &[7; BLOB], Compression::None).is_err())
                 });
             }
         });

@@ -35,6 +35,17 @@ impl Aligned {
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         self.memory.extend_from_slice(bytes);
     }
+
+    /// Lets `append` append to them what it will.
+    pub fn append_with<T>(&mut self, append: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        append(&mut self.memory)
+    }
+
+    /// How many bytes can be appended before they move.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.memory.capacity() - self.memory.len()
+    }
 }
 
 impl Deref for Aligned {
