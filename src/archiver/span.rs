@@ -245,7 +245,10 @@ impl Store<'_> {
                 self.claimed.lock().insert(location.pack.id);
                 location
             }
-            None => nowhere(seal_blob(self.keyring(), kind, id, plain, self.compression)?.len()),
+            None => {
+                debug_assert!(self.writers.is_none());
+                nowhere(seal_blob(self.keyring(), kind, id, plain, self.compression)?.len())
+            }
         };
         self.counters.new_sealed.fetch_add(location.sealed_len.into(), Ordering::Relaxed);
         Ok(location)

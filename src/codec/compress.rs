@@ -42,9 +42,9 @@ static DECOMPRESSORS: Pool<Option<Decompressor<'static>>> = Pool::new(64);
 /// What packing adds at most, in bytes.
 pub const PACK_OVERHEAD: usize = 5;
 
-/// How many bytes beyond its end packing needs for `plain_len` bytes, if what it appends to is not to move.
-pub(super) fn pack_room(plain_len: usize) -> usize {
-    PACK_OVERHEAD + zstd::zstd_safe::compress_bound(plain_len)
+/// The most bytes that zstd makes of so many, before one sees that it gains nothing.
+pub(super) fn zstd_bound(plain_len: usize) -> usize {
+    zstd::zstd_safe::compress_bound(plain_len)
 }
 
 /// Appends the packed form of `plain`, which is below 4 GiB, to `out`: raw where compression gains nothing.
@@ -71,19 +71,17 @@ fn zstd_into(out: &mut Vec<u8>, plain: &[u8], plain_len: [u8; 4], level: i32) ->
     out.push(ZSTD);
     out.extend_from_slice(&plain_len);
     // Not filled first: zstd writes behind the vector's end, within its capacity.
-    out.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+    out.reserve(zstd_bound(plain.len()));
     let start = out.len() as u64;
-    let mut behind = Cursor::new(std::mem::take(out));
+    let mut behind = Cursor::new(out);
     behind.set_position(start);
-    let len = COMPRESSOR.with_borrow_mut(|slot| {
+    COMPRESSOR.with_borrow_mut(|slot| {
         if slot.as_ref().is_none_or(|(held, _)| *held != level) {
             *slot = Some((level, Compressor::new(level).ok()?));
         }
         let (_, compressor) = slot.as_mut()?;
         compressor.compress_to_buffer(plain, &mut behind).ok()
-    });
-    *out = behind.into_inner();
-    len
+    })
 }
 
 /// The plain bytes of `packed`, at most `limit` of them.

@@ -7,7 +7,7 @@ use aes_gcm_siv::aead::{AeadInOut, KeyInit};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
 
 use super::CodecError;
-use super::compress::{Compression, PACK_OVERHEAD, pack_into, pack_room, unpack, unpack_into};
+use super::compress::{Compression, PACK_OVERHEAD, pack_into, unpack, unpack_into, zstd_bound};
 
 /// Bytes of the nonce that stand first.
 const NONCE: usize = 12;
@@ -18,10 +18,10 @@ pub const SEAL_OVERHEAD: usize = NONCE + TAG;
 /// What packing and sealing add at most, in bytes.
 pub const BLOB_OVERHEAD: usize = SEAL_OVERHEAD + PACK_OVERHEAD;
 
-/// How many bytes beyond its end packing and sealing need for `plain_len` bytes, if what they are appended to is not to move.
+/// What has to fit behind a vector's end, in bytes, for so many to be packed and sealed there without moving what is before.
 #[must_use]
-pub fn packed_room(plain_len: usize) -> usize {
-    SEAL_OVERHEAD + pack_room(plain_len)
+pub fn packing_bound(plain_len: usize) -> usize {
+    BLOB_OVERHEAD + zstd_bound(plain_len)
 }
 
 /// One sealing key, its round keys expanded once.
@@ -45,37 +45,33 @@ impl SealKey {
     #[must_use]
     pub fn seal(&self, aad: &[u8], plain: &[u8]) -> Vec<u8> {
         let mut buffer = Vec::with_capacity(plain.len() + SEAL_OVERHEAD);
-        buffer.resize(NONCE, 0);
-        buffer.extend_from_slice(plain);
-        self.seal_from(0, aad, &mut buffer);
+        self.seal_behind(&mut buffer, aad, |buffer| buffer.extend_from_slice(plain));
         buffer
     }
 
     /// Compresses, then seals.
     #[must_use]
     pub fn seal_packed(&self, aad: &[u8], plain: &[u8], compression: Compression) -> Vec<u8> {
-        let mut buffer = Vec::with_capacity(packed_room(plain.len()));
+        let mut buffer = Vec::with_capacity(packing_bound(plain.len()));
         self.seal_packed_into(&mut buffer, aad, plain, compression);
         buffer
     }
 
-    /// As [`Self::seal_packed`], behind what is in `out`, which does not move if there is room ([`packed_room`]).
+    /// As [`Self::seal_packed`], behind what is in `out`, which does not move if there is room ([`packing_bound`]).
     pub fn seal_packed_into(&self, out: &mut Vec<u8>, aad: &[u8], plain: &[u8], compression: Compression) {
-        let start = out.len();
-        out.resize(start + NONCE, 0);
-        pack_into(out, plain, compression);
-        self.seal_from(start, aad, out);
+        self.seal_behind(out, aad, |out| pack_into(out, plain, compression));
     }
 
-    /// Seals what stands in `buffer` from byte `start` on, where there is room for the nonce first, in place.
-    fn seal_from(&self, start: usize, aad: &[u8], buffer: &mut Vec<u8>) {
+    /// Seals what `append` appends to `buffer`, in place.
+    fn seal_behind(&self, buffer: &mut Vec<u8>, aad: &[u8], append: impl FnOnce(&mut Vec<u8>)) {
         let mut nonce = Nonce::default();
         getrandom::fill(&mut nonce).expect("the system's random source works");
-        let (room, plain) = buffer[start..].split_at_mut(NONCE);
-        room.copy_from_slice(&nonce);
+        buffer.extend_from_slice(&nonce);
+        let start = buffer.len();
+        append(buffer);
         let tag = self
             .0
-            .encrypt_inout_detached(&nonce, aad, plain.into())
+            .encrypt_inout_detached(&nonce, aad, (&mut buffer[start..]).into())
             .expect("plaintexts are far below the cipher's limit of 64 GiB");
         buffer.extend_from_slice(&tag);
     }
@@ -147,6 +143,24 @@ mod tests {
             assert_eq!(key.open(b"aad", bad), Err(CodecError::Unverified), "byte {i}");
         }
         assert_eq!(key.open(b"", vec![0; 27]), Err(CodecError::TooShort { len: 27 }));
+    }
+
+    #[test]
+    fn what_is_sealed_behind_other_bytes_leaves_them_where_they_are() {
+        let key = SealKey::new(&[4; 32]);
+        let mut noise = vec![0; 50_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        for plain in [&[][..], &[1], &[0; 50_000], &noise] {
+            for compression in [Compression::None, Compression::default()] {
+                let mut out = Vec::with_capacity(1000 + packing_bound(plain.len()));
+                out.resize(1000, 9);
+                let before = (out.as_ptr(), out.capacity());
+                key.seal_packed_into(&mut out, b"aad", plain, compression);
+                assert_eq!((out.as_ptr(), out.capacity()), before);
+                assert!(out[..1000] == [9; 1000] && out.len() <= 1000 + plain.len() + BLOB_OVERHEAD);
+                assert_eq!(key.open_packed(b"aad", &mut out[1000..], plain.len()).unwrap(), plain);
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::{FormatError, limits};
 use crate::codec::CodecError;
 use crate::codec::compress::Compression;
 use crate::codec::keys::{BlobKind, KeyClass, Keyring};
-use crate::codec::seal::{BLOB_OVERHEAD, packed_room};
+use crate::codec::seal::{BLOB_OVERHEAD, packing_bound};
 use crate::id::{BlobId, PackId};
 
 const MAGIC: &[u8; 8] = b"COPALPCK";
@@ -110,12 +110,12 @@ pub fn seal_blob(
     plain: &[u8],
     compression: Compression,
 ) -> Result<Vec<u8>, CodecError> {
-    let mut sealed = Vec::with_capacity(packed_room(plain.len()));
+    let mut sealed = Vec::with_capacity(packing_bound(plain.len()));
     seal_blob_into(&mut sealed, keyring, kind, id, plain, compression)?;
     Ok(sealed)
 }
 
-/// As [`seal_blob`], behind what is in `out`, which does not move if there is room ([`packed_room`]).
+/// As [`seal_blob`], behind what is in `out`, which does not move if there is room ([`packing_bound`]).
 ///
 /// # Errors
 /// As [`seal_blob`]; nothing was appended then.

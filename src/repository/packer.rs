@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::error::{Error, Result};
 use super::objects::Objects;
 use super::packs::pack_name;
 use crate::codec::compress::Compression;
 use crate::codec::keys::BlobKind;
-use crate::codec::seal::packed_room;
+use crate::codec::seal::packing_bound;
 use crate::format::index_segment::IndexEntry;
 use crate::format::limits::MAX_PACK_ENTRIES;
 use crate::format::location::{KEY_MODE_CLASS, Location, PackRef};
@@ -26,8 +26,8 @@ use crate::storage::aligned::Aligned;
 /// Blobs of a pack at most: whatever they compress to, few of them are in memory before the index has them ([`super::segments::EARLY`]).
 const MOST_BLOBS: usize = 16 << 10;
 const _: () = assert!(MOST_BLOBS <= MAX_PACK_ENTRIES as usize);
-/// What a pack's memory holds beyond its size: whoever comes last goes beyond that.
-const ROOM: usize = 1 << 20;
+/// What a pack's memory holds beyond its size, in bytes: the last blob goes beyond that.
+const SPARE: usize = 1 << 20;
 /// Lanes of a writer, at most: each has a pack in memory.
 pub const MOST_LANES: usize = 8;
 /// How many full packs allow for one more lane.
@@ -108,20 +108,19 @@ impl Lane<'_> {
     ) -> Result<Location> {
         let (writer, lane) = (self.writer, &self.writer.lanes[self.number]);
         let keyring = writer.objects.keyring();
-        // Where nobody else waits for the pack: what is sealed where it will lie need not be copied there.
-        if lane.users.load(Ordering::Relaxed) == 1 {
-            let mut guard = lane.pack.lock();
-            let open = writer.open_pack(&mut guard);
-            let offset = open.bytes.len();
-            if open.bytes.room() >= packed_room(plain.len()) {
-                open.bytes.append_with(|bytes| {
-                    pack::seal_blob_into(bytes, keyring, kind, id, plain, compression)
-                })?;
-                return writer.appended(guard, offset, kind, id, plain.len());
-            }
+        let sealed = || pack::seal_blob(keyring, kind, id, plain, compression);
+        if lane.users.load(Ordering::Relaxed) > 1 {
+            return writer.add_to(lane, kind, id, plain.len(), &sealed()?);
         }
-        let sealed = pack::seal_blob(keyring, kind, id, plain, compression)?;
-        writer.add_to(lane, kind, id, plain.len(), &sealed)
+        // Nobody else waits for the pack: what is sealed where it will lie need not be copied there.
+        writer.append(lane, kind, id, plain.len(), |bytes| {
+            if bytes.capacity() - bytes.len() >= packing_bound(plain.len()) {
+                pack::seal_blob_into(bytes, keyring, kind, id, plain, compression)?;
+            } else {
+                bytes.extend_from_slice(&sealed()?);
+            }
+            Ok(())
+        })
     }
 }
 
@@ -217,34 +216,31 @@ impl PackWriter {
         plain_len: usize,
         sealed: &[u8],
     ) -> Result<Location> {
-        let mut guard = lane.pack.lock();
-        let open = self.open_pack(&mut guard);
-        let offset = open.bytes.len();
-        open.bytes.extend_from_slice(sealed);
-        self.appended(guard, offset, kind, id, plain_len)
-    }
-
-    /// The pack of a lane, begun if there is none.
-    fn open_pack<'a>(&self, lane: &'a mut Option<OpenPack>) -> &'a mut OpenPack {
-        lane.get_or_insert_with(|| {
-            let memory = self.finished.memory.lock().pop();
-            let memory = memory.unwrap_or_else(|| Aligned::with_capacity(self.pack_size + ROOM));
-            OpenPack::new(self.kind, self.objects.keyring().current_epoch(), memory)
+        self.append(lane, kind, id, plain_len, |bytes| {
+            bytes.extend_from_slice(sealed);
+            Ok(())
         })
     }
 
-    /// Enters a blob that was appended to the open pack of a lane, from byte `offset` of it on; has the pack stored if it is full then.
-    fn appended(
+    /// Enters a blob that `append` appends to the open pack of a lane; has the pack stored if it is full then.
+    fn append(
         &self,
-        mut lane: MutexGuard<'_, Option<OpenPack>>,
-        offset: usize,
+        lane: &OpenLane,
         kind: BlobKind,
         id: &BlobId,
         plain_len: usize,
+        append: impl FnOnce(&mut Vec<u8>) -> Result<()>,
     ) -> Result<Location> {
         debug_assert_eq!(PackKind::of(kind), self.kind);
         let narrow = |len: usize| u32::try_from(len).expect("packs and blobs are bounded far below 4 GiB");
-        let open = self.open_pack(&mut lane);
+        let mut guard = lane.pack.lock();
+        let open = guard.get_or_insert_with(|| {
+            let memory = self.finished.memory.lock().pop();
+            let memory = memory.unwrap_or_else(|| Aligned::with_capacity(self.pack_size + SPARE));
+            OpenPack::new(self.kind, self.objects.keyring().current_epoch(), memory)
+        });
+        let offset = open.bytes.len();
+        open.bytes.append_with(append)?;
         let entry = PackEntry {
             kind,
             id: *id,
@@ -256,13 +252,14 @@ impl PackWriter {
         let location = entry.location(open.pack);
         if open.bytes.len() >= self.pack_size || open.entries.len() >= MOST_BLOBS {
             self.filled.fetch_add(1, Ordering::Relaxed);
-            self.send(lane.take())?;
+            self.send(guard.take())?;
         }
         Ok(location)
     }
 
     fn send(&self, open: Option<OpenPack>) -> Result<()> {
-        let Some(open) = open else { return Ok(()) };
+        // One without blobs is left by who could not seal the first.
+        let Some(open) = open.filter(|open| !open.entries.is_empty()) else { return Ok(()) };
         let full = self.full.as_ref().ok_or(CLOSED)?;
         full.send(open).map_err(|_| STORER_PANICKED)
     }
@@ -412,7 +409,7 @@ mod tests {
             blobs.push((id, plain, at));
         };
         for compression in [Compression::None, Compression::default()] {
-            for len in [1, BLOB, ROOM, ROOM + PACK as usize, 4 << 20] {
+            for len in [1, BLOB, SPARE, SPARE + PACK as usize, 4 << 20] {
                 let alone = writer.lane();
                 seal(&alone, compression, len);
                 let other = writer.lane();
@@ -420,11 +417,32 @@ mod tests {
                 seal(&other, compression, len);
             }
         }
-        writer.finish().expect("finish");
+        let stored = writer.finish().expect("finish");
         let packs = Packs::new(Objects::new(storage, keyring, false));
+        for pack in stored {
+            assert_eq!(packs.located_entries(PackKind::Data, pack.pack.id).expect("a list").1, pack.entries);
+        }
         for (id, plain, at) in blobs {
             assert!(packs.read(BlobKind::Chunk, &id, at).expect("read") == plain, "{} bytes", plain.len());
         }
+    }
+
+    #[test]
+    fn who_cannot_seal_leaves_no_pack_behind() {
+        let keys = KeySet::public(&RepositoryId([1; 16]));
+        let keyring = Keyring::new(RepositoryId([1; 16]), &keys, FIRST_EPOCH);
+        let storage = Arc::new(MemoryStorage::new());
+        let objects = Objects::new(storage.clone(), Arc::new(keyring), false);
+        let writer = PackWriter::start(PackKind::Data, PACK, objects).expect("a thread");
+        let lane = writer.lane();
+        let failed = lane.writer.append(&writer.lanes[0], BlobKind::Chunk, &BlobId([1; 32]), 9, |bytes| {
+            bytes.extend_from_slice(b"plain");
+            Err(CLOSED)
+        });
+        assert!(failed.is_err());
+        drop(lane);
+        assert!(writer.finish().expect("nothing to store").is_empty());
+        assert!(storage.list("packs").expect("list").is_empty());
     }
 
     #[test]
@@ -462,7 +480,7 @@ mod tests {
         let writer = writer_to(Arc::new(storage), MOST_LANES);
         writer.filled.store(FILLED_FOR_LANE * MOST_LANES, Ordering::Relaxed);
         std::thread::scope(|scope| {
-            for number in 0..MOST_LANES {
+            for number in 0..2 * MOST_LANES {
                 let lane = writer.lane();
                 scope.spawn(move || {
                     let id = BlobId([u8::try_from(number).expect("few"); 32]);

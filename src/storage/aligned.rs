@@ -36,15 +36,28 @@ impl Aligned {
         self.memory.extend_from_slice(bytes);
     }
 
-    /// Lets `append` append to them what it will.
-    pub fn append_with<T>(&mut self, append: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        append(&mut self.memory)
+    /// Has `append` append bytes, of which none stays if it fails or panics.
+    ///
+    /// # Errors
+    /// Those of `append`.
+    pub fn append_with<E>(&mut self, append: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        let len = self.memory.len();
+        let mut whole = Whole { memory: &mut self.memory, len };
+        append(whole.memory)?;
+        whole.len = whole.memory.len();
+        Ok(())
     }
+}
 
-    /// How many bytes can be appended before they move.
-    #[must_use]
-    pub fn room(&self) -> usize {
-        self.memory.capacity() - self.memory.len()
+/// Cuts off what is behind so many bytes when it is dropped.
+struct Whole<'a> {
+    memory: &'a mut Vec<u8>,
+    len: usize,
+}
+
+impl Drop for Whole<'_> {
+    fn drop(&mut self) {
+        self.memory.truncate(self.len);
     }
 }
 
@@ -64,6 +77,28 @@ pub(super) fn to_page(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_stays_of_what_was_not_appended_to_its_end() {
+        let mut bytes = Aligned::with_capacity(1000);
+        bytes.extend_from_slice(b"all");
+        let half = |bytes: &mut Vec<u8>, then| {
+            bytes.extend_from_slice(b"half");
+            then
+        };
+        assert_eq!(bytes.append_with(|bytes| half(bytes, Err("as told"))), Err("as told"));
+        assert_eq!(bytes[..], *b"all");
+        assert_eq!(bytes.append_with(|bytes| half(bytes, Ok(()))), Ok(()));
+        assert_eq!(bytes[..], *b"allhalf");
+        let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            bytes.append_with::<()>(|bytes| {
+                bytes.extend_from_slice(b"half");
+                panic!("as told")
+            })
+        }));
+        assert!(panics.is_err());
+        assert_eq!(bytes[..], *b"allhalf");
+    }
 
     #[test]
     fn bytes_lie_on_a_page_as_long_as_they_fit() {

@@ -3,6 +3,9 @@
 use super::MAX_PREFIX;
 use crate::id::BlobId;
 
+// Two bytes of an id have all digits.
+const _: () = assert!(MAX_PREFIX <= 4);
+
 /// What there is of each prefix. For each length that prefixes have there is a table of all that are possible, in which one is found by its digits: a lookup
 /// goes through all lengths for each id.
 #[derive(Debug)]
@@ -19,7 +22,9 @@ impl<T> Default for Groups<T> {
 impl<T> Groups<T> {
     /// What there is of one prefix, of hex digits.
     pub(super) fn of(&mut self, prefix: &str) -> &mut Vec<T> {
-        let group = usize::from_str_radix(prefix, 16).unwrap_or_default();
+        // That of no digits is the only one of its length.
+        let group = if prefix.is_empty() { Ok(0) } else { usize::from_str_radix(prefix, 16) };
+        let group = group.expect("the prefix of a segment is of hex digits");
         let groups = &mut self.by_length[prefix.len()];
         if groups.is_empty() {
             groups.resize_with(1 << (4 * prefix.len()), Vec::new);

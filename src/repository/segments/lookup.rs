@@ -231,8 +231,8 @@ impl Lookup {
         let group = self.groups.of(&listed.prefix);
         group.push(Segment { listed, header, firsts: directory.firsts, filter });
         if self.added > self.filed.slack() {
-            self.added = 0;
             self.file_filters()?;
+            self.added = 0;
         }
         Ok(Some(directory.supersedes))
     }

@@ -297,7 +297,7 @@ fn may_join(objects: &Objects) -> bool {
 }
 
 /// A hex digit of an id.
-pub(super) fn digit_of(id: &[u8], number: usize) -> u8 {
+fn digit_of(id: &[u8], number: usize) -> u8 {
     let byte = id.get(number / 2).copied().unwrap_or(0);
     if number.is_multiple_of(2) { byte >> 4 } else { byte & 15 }
 }
