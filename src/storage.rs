@@ -32,17 +32,7 @@ impl Name {
     /// Checks `text` against the grammar; `None` if it breaks it.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
-        let mut before = b'/';
-        let follows = |byte: u8| {
-            let begins = std::mem::replace(&mut before, byte) == b'/';
-            match byte {
-                b'a'..=b'z' | b'0'..=b'9' | b'-' => true,
-                b'.' | b'/' => !begins,
-                _ => false,
-            }
-        };
-        let is_one = text.len() <= Self::MAX && text.bytes().all(follows) && before != b'/';
-        is_one.then(|| Self(text.into()))
+        (text.len() <= Self::MAX && text.split('/').all(is_segment)).then(|| Self(text.into()))
     }
 
     /// The name as text.
@@ -50,6 +40,13 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether a part of a name keeps the grammar. All bytes are looked at at once, as many of which there are thousands ask for.
+fn is_segment(segment: &str) -> bool {
+    let allowed = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    segment.bytes().next().is_some_and(|first| first != b'.')
+        && segment.as_bytes().iter().fold(true, |all, byte| all & allowed(byte))
 }
 
 impl fmt::Display for Name {

@@ -11,19 +11,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::compactor::Compactor;
 use common::watched::Watched;
 use common::{assert_whole, back_up, file_of, listed, make, name, noise, open, packs_of};
+use copal::format::catalogue::{CatalogueEntry, CatalogueSegment, KnownState, SegmentName};
+use copal::format::envelope::ObjectKind;
+use copal::format::limits::MAX_CATALOGUE_ENTRIES;
 use copal::format::pack::PackKind;
-use copal::format::state::{ChangeKind, StateName};
+use copal::format::state::{ArchiveState, ChangeKind, StateName};
 use copal::id::{ArchiveId, Nonce16};
 use copal::maintenance::undelete::undelete;
 use copal::maintenance::{Error, Result};
-use copal::repository::archives::{Archive, Listing, list_all, listing_mark, record_name};
+use copal::repository::archives::{Archive, Listing, list_all, listing_mark, record_name, refresh_catalogue};
+use copal::repository::catalogue::described_as_living;
 use copal::repository::session::Session;
 use copal::repository::states::{Change, apply};
 use copal::storage::faults::Faults;
 use copal::storage::lagging::Lagging;
 use copal::storage::memory::{MemoryStorage, Objects};
 use copal::storage::recorder::Op;
-use copal::storage::{Name, Storage};
+use copal::storage::{Listed, Name, Storage};
 use copal::task::Stop;
 
 /// Far more puts and deletes than one of these commands makes.
@@ -341,6 +345,81 @@ fn a_listing_never_shows_a_deleted_archive_as_its_record_goes() {
                 break;
             }
         }
+    }
+}
+
+/// A repository with an archive, and copies of it, of which a full segment of the catalogue tells, as it does of others that were deleted and are gone: so
+/// many are there.
+fn with_full_segment(living: u16) -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    let repository = make(storage.clone());
+    let first = back_up(&repository, "disk", file_of(&noise(1, 5000)).path()).id.expect("an id");
+    let record = repository.record(first).expect("a record");
+    let entry = |number: u16| {
+        let mut id = [9; 16];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        let mut entry = CatalogueEntry::of(ArchiveId(id), &record);
+        if number < living {
+            let name = record_name(entry.id);
+            repository
+                .objects()
+                .put(ObjectKind::Record, &name, &record.to_bytes().expect("it fits"))
+                .expect("a record");
+        } else {
+            let name = StateName {
+                archive: entry.id,
+                kind: ChangeKind::Deleted,
+                counter: 1,
+                nonce: Nonce16([1; 16]),
+            };
+            let state = ArchiveState {
+                archive: entry.id,
+                counter: 1,
+                time: 0,
+                host: "elsewhere".into(),
+                session: record.session,
+                deleted: Some(true),
+                name: None,
+                tags: None,
+                comment: None,
+            };
+            entry.states.push(KnownState { name: name.to_string(), state });
+        }
+        entry
+    };
+    let count = u16::try_from(MAX_CATALOGUE_ENTRIES).expect("thousands");
+    let segment = CatalogueSegment { supersedes: vec![], archives: (0..count).map(entry).collect() };
+    let name = SegmentName { counter: 1, nonce: Nonce16([1; 16]) };
+    repository
+        .objects()
+        .put(ObjectKind::Catalogue, &name.to_string(), &segment.to_bytes())
+        .expect("a segment");
+    storage
+}
+
+#[test]
+fn a_full_segment_of_the_catalogue_is_written_anew_when_most_of_it_is_gone() {
+    let half = u16::try_from(MAX_CATALOGUE_ENTRIES / 2).expect("thousands");
+    for (living, kept) in [(half, true), (half - 1, false)] {
+        let storage = with_full_segment(living);
+        let repository = open(storage.clone());
+        let before = listing(storage.clone());
+        assert_eq!((before.archives.len(), before.lost.len()), (usize::from(living) + 1, 0));
+        refresh_catalogue(repository.objects()).expect("refresh");
+        let segments = storage.list("catalogue").expect("list");
+        let is_full = |listed: &Listed| listed.name.as_str().starts_with("catalogue/0000000000000001-01");
+        assert_eq!((segments.len(), segments.iter().any(is_full)), if kept { (2, true) } else { (1, false) });
+        let after = listing(storage.clone());
+        assert_eq!(after.archives, before.archives);
+        // Nothing is said any more of what is gone, and all of what is there without opening a record.
+        let described = described_as_living(repository.objects()).expect("list").expect("no damage");
+        assert_eq!(described.len(), usize::from(living) + 1);
+        let watched = Watched::new(storage);
+        watched.watch(|op, name| {
+            assert!(op != Op::Read || !name.contains("archives/"), "{name}");
+            Ok(())
+        });
+        assert_eq!(listing(watched).archives, before.archives);
     }
 }
 

@@ -149,6 +149,51 @@ fn inode_numbers_are_the_same_in_every_mount() {
 }
 
 #[test]
+fn a_directory_is_the_same_whether_somebody_has_looked_into_it() {
+    requires!(fuse, root);
+    let sandbox = Sandbox::plain();
+    sandbox.back_up_at("web01", "2026-11-19T03:00:00Z", b"first");
+    sandbox.back_up_at("web01", "2026-11-20T03:00:00Z", b"second");
+    let both = [sandbox.file("a", b"a"), sandbox.file("b", b"b")];
+    let sources = both.each_ref().map(|path| path.as_os_str());
+    for day in ["2026-11-19", "2026-11-20", "2026-11-21"] {
+        sandbox.create(Archiving { name: "db01", sources: &sources, args: &["--timestamp", day] });
+    }
+    let mount = sandbox.mount();
+    let look = |name: &str| {
+        let found = fs::symlink_metadata(mount.path(name)).expect("stat");
+        (found.ino(), found.mode(), found.nlink(), found.modified().expect("a time"))
+    };
+    let before = ["web01", "db01"].map(look);
+    assert_eq!((before[0].2, before[1].2), (4, 5));
+    assert_eq!((listed(&mount.path("web01")).len(), listed(&mount.path("db01")).len()), (6, 4));
+    // Longer than the kernel keeps what it was told.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(["web01", "db01"].map(look), before);
+}
+
+#[test]
+fn what_is_renamed_is_the_same_file_in_another_directory() {
+    requires!(fuse, root);
+    let sandbox = Sandbox::plain();
+    sandbox.back_up_at("web01", "2026-11-19T03:00:00Z", b"first");
+    sandbox.back_up_at("web01", "2026-11-20T03:00:00Z", b"second");
+    sandbox.back_up_at("db01", "2026-11-20T03:00:00Z", b"other");
+    let mount = sandbox.mount();
+    let inode = |path: &str| fs::symlink_metadata(mount.path(path)).expect("stat").ino();
+    let before = inode("web01/20261119T030000Z.img");
+    let open = File::open(mount.path("web01/20261119T030000Z.img")).expect("open");
+    sandbox.run(&["rename", &sandbox.reference("web01@2026-11-19"), "db01", "--merge"]);
+    wait_until("it is gone from its directory", || listed(&mount.path("web01")).len() == 4);
+    // Nobody looked into this one before.
+    assert_eq!(inode("db01/20261119T030000Z.img"), before);
+    assert_eq!(listed(&mount.path("db01")), shown(&["20261119T030000Z", "20261120T030000Z", "latest"]));
+    assert_eq!(link(&mount, "db01"), "20261120T030000Z.img");
+    check_range(&open, b"first", 0, 100);
+    check_all(&mount.path("db01/20261119T030000Z.img"), b"first", 100);
+}
+
+#[test]
 fn a_directory_entry_has_the_inode_that_stat_shows() {
     requires!(fuse, root);
     let sandbox = Sandbox::plain();

@@ -28,10 +28,14 @@ impl ArchiveName {
     /// # Errors
     /// [`NameError`] with the rule that is broken.
     pub fn new(text: &str) -> Result<Self, NameError> {
-        let name: String = if text.is_ascii() { text.to_owned() } else { text.nfc().collect() };
+        Self::checked(if text.is_ascii() { text.to_owned() } else { text.nfc().collect() })
+    }
+
+    /// Checks a name that is in NFC.
+    fn checked(name: String) -> Result<Self, NameError> {
         match broken_rule(&name) {
             None => Ok(Self(name)),
-            Some(reason) => Err(NameError { text: text.chars().take(80).collect(), reason }),
+            Some(reason) => Err(NameError { text: name.chars().take(80).collect(), reason }),
         }
     }
 
@@ -82,10 +86,10 @@ impl<'de> Deserialize<'de> for ArchiveName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
         let text = String::deserialize(deserializer)?;
-        if !is_nfc(&text) {
+        if !text.is_ascii() && !is_nfc(&text) {
             return Err(D::Error::custom("a stored name is not in NFC"));
         }
-        Self::new(&text).map_err(D::Error::custom)
+        Self::checked(text).map_err(D::Error::custom)
     }
 }
 

@@ -1,47 +1,32 @@
 //! Names, inodes and attributes of a mount.
 //!
-//! The tree is a snapshot of the repository's archives, made anew when a listing shows others. Inode numbers are hashes of what they
-//! name, the same in every mount. What has left the listing stays reachable by its inode, so that open files live on.
+//! The tree is a snapshot of the repository's archives, made anew when a listing shows others; the directory of a disk is made when somebody looks
+//! into it, since of thousands of archives few are looked for. Inode numbers are hashes of what they name, the same in every mount. What has left the
+//! listing stays reachable by its inode, so that open files live on.
 
-use std::collections::{BTreeMap, HashMap};
+mod snapshot;
+
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use unicode_normalization::UnicodeNormalization;
 
-use super::attributes::{
-    Attributes, BAD_RANGES, Kind, bad_ranges, blocks_of, extended, part_facts, system_time,
-};
+use self::snapshot::{Entry, ROOT, STATS_FOLDER, Snapshot};
+use super::attributes::{Attributes, BAD_RANGES, bad_ranges, extended, part_facts};
 use super::errno::Errno;
 use super::files::Shown;
-use super::names::{archive_names, member_names};
 use super::parts::{Parts, Piece};
-use super::stats::{STATS_DIRECTORY, STATS_FILE};
-use crate::format::name::ArchiveName;
+use super::stats::STATS_DIRECTORY;
 use crate::id::ArchiveId;
 use crate::image::reader::ImageReader;
 use crate::repository::archives::{Archive, chain, listing_mark};
 use crate::repository::{Repository, Result};
 
-/// The inode of the mount's root.
-pub const ROOT: u64 = 1;
-/// The inode of the directory with the mount's statistics, which is found by its name and not listed.
-const STATS_FOLDER: u64 = 2;
-/// The inode of the mount's statistics.
-pub const STATS: u64 = 3;
 /// How old a snapshot may be before a look at a directory asks the repository again.
 pub const REFRESH: Duration = Duration::from_secs(1);
-
-/// The ending of images.
-const IMAGE_ENDING: &str = ".img";
-/// The ending of directories with an image's parts.
-const PARTS_ENDING: &str = ".parts";
-/// Leads to the newest archive of a name.
-const LATEST: &str = "latest";
-/// Members that are smaller, in bytes, are files such as a machine's configuration, and have no parts.
-const SMALLEST_DISK: u64 = 64 << 10;
 
 /// Which archives a mount shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,41 +39,13 @@ pub enum Scope {
     Archive(ArchiveId),
 }
 
-/// What an inode is.
-#[derive(Debug, Clone)]
-pub enum Entry {
-    /// A directory, with its entries by name.
-    Directory(BTreeMap<String, u64>),
-    /// An image: its archive, and which member.
-    Image(Arc<Archive>, usize),
-    /// The directory of an image's parts, which are read when somebody looks.
-    Parts(Arc<Archive>, usize),
-    /// A link, with its target.
-    Link(String),
-    /// The mount's statistics.
-    Stats,
-}
-
-#[derive(Debug, Clone)]
-struct Node {
-    entry: Entry,
-    time: i64,
-}
-
-#[derive(Debug, Default)]
-struct Snapshot {
-    nodes: HashMap<u64, Node>,
-    /// Bytes in images, and how many images there are.
-    totals: (u64, u64),
-}
-
 /// The names of a mount.
 #[derive(Debug)]
 pub struct Tree {
     repository: Arc<Repository>,
     parts: Parts,
     scope: Scope,
-    snapshot: RwLock<Arc<Snapshot>>,
+    snapshot: RwLock<Snapshot>,
     refreshed: Mutex<Refreshed>,
 }
 
@@ -104,17 +61,31 @@ impl Tree {
     #[must_use]
     pub fn new(reader: Arc<ImageReader>, scope: Scope, archives: Vec<Archive>, mark: [u8; 32]) -> Self {
         let repository = reader.repository().clone();
-        let snapshot = RwLock::new(Arc::new(Snapshot::of(archives, &scope, None)));
+        let mut snapshot = Snapshot::default();
+        snapshot.show(archives, &scope);
         let refreshed = Mutex::new(Refreshed { at: Instant::now(), mark });
-        Self { repository, parts: Parts::new(reader), scope, snapshot, refreshed }
+        Self { repository, parts: Parts::new(reader), scope, snapshot: RwLock::new(snapshot), refreshed }
     }
 
-    fn current(&self) -> Arc<Snapshot> {
-        self.snapshot.read().clone()
+    /// What is shown now. Not to be held while anything is read.
+    fn current(&self) -> RwLockReadGuard<'_, Snapshot> {
+        self.snapshot.read()
     }
 
-    /// Asks the repository again if the last time is long ago. One caller does; others see the old snapshot meanwhile. A failure
-    /// keeps the old one and is logged.
+    /// The same, in which an inode's directory has its entries.
+    fn opened(&self, directory: u64) -> RwLockReadGuard<'_, Snapshot> {
+        let snapshot = self.current();
+        if !snapshot.is_unopened(directory) {
+            return snapshot;
+        }
+        drop(snapshot);
+        let mut snapshot = self.snapshot.write();
+        snapshot.open(directory);
+        RwLockWriteGuard::downgrade(snapshot)
+    }
+
+    /// Asks the repository again if the last time is long ago. One caller does; others see what was shown meanwhile. A failure
+    /// keeps that and is logged.
     fn refresh(&self) {
         let Some(mut refreshed) = self.refreshed.try_lock() else { return };
         if refreshed.at.elapsed() < REFRESH {
@@ -125,8 +96,7 @@ impl Tree {
             Ok(None) => {}
             Ok(Some((mark, archives))) => {
                 refreshed.mark = mark;
-                let snapshot = Snapshot::of(archives, &self.scope, Some(&self.current()));
-                *self.snapshot.write() = Arc::new(snapshot);
+                self.snapshot.write().show(archives, &self.scope);
             }
             Err(error) => log::warn!("cannot look for new archives: {}", chain(&error)),
         }
@@ -144,12 +114,14 @@ impl Tree {
     /// [`Errno::NOT_FOUND`], [`Errno::NOT_A_DIRECTORY`]; [`Errno::IO`] and the like if an image's table cannot be read.
     pub fn lookup(&self, directory: u64, name: &str) -> std::result::Result<Attributes, Errno> {
         self.refresh();
-        let snapshot = self.current();
+        let snapshot = self.opened(directory);
         let inode = match &snapshot.node(directory)?.entry {
             Entry::Directory(_) if directory == ROOT && name == STATS_DIRECTORY => STATS_FOLDER,
             Entry::Directory(entries) => find(entries, name)?,
             Entry::Parts(archive, member) => {
-                let parts = self.parts.directory(directory, archive, *member)?;
+                let (archive, member) = (archive.clone(), *member);
+                drop(snapshot);
+                let parts = self.parts.directory(directory, &archive, member)?;
                 return parts.attributes(find(&parts.entries, name)?);
             }
             _ => return Err(Errno::NOT_A_DIRECTORY),
@@ -171,21 +143,26 @@ impl Tree {
     /// [`Errno::NOT_A_DIRECTORY`], [`Errno::STALE`]; as [`Self::lookup`].
     pub fn list(&self, directory: u64) -> std::result::Result<Vec<(String, Attributes)>, Errno> {
         self.refresh();
-        let snapshot = self.current();
+        let snapshot = self.opened(directory);
         let own = |(name, inode): (&str, u64)| Ok((name.to_owned(), snapshot.attributes(inode)?));
-        let parents = [(".", directory), ("..", ROOT)].into_iter().map(own);
+        let mut listed = vec![own((".", directory))?, own(("..", ROOT))?];
         match &snapshot.node(directory)?.entry {
             Entry::Directory(entries) => {
-                parents.chain(entries.iter().map(|(name, inode)| own((name, *inode)))).collect()
+                for (name, inode) in entries {
+                    listed.push(own((name, *inode))?);
+                }
             }
             Entry::Parts(archive, member) => {
-                let parts = self.parts.directory(directory, archive, *member)?;
-                let entries = parts.entries.iter();
-                let entries = entries.map(|(name, inode)| Ok((name.clone(), parts.attributes(*inode)?)));
-                parents.chain(entries).collect()
+                let (archive, member) = (archive.clone(), *member);
+                drop(snapshot);
+                let parts = self.parts.directory(directory, &archive, member)?;
+                for (name, inode) in &parts.entries {
+                    listed.push((name.clone(), parts.attributes(*inode)?));
+                }
             }
-            _ => Err(Errno::NOT_A_DIRECTORY),
+            _ => return Err(Errno::NOT_A_DIRECTORY),
         }
+        Ok(listed)
     }
 
     /// Where a link points.
@@ -270,84 +247,13 @@ impl Tree {
     /// Bytes not in holes of all images, and how many inodes there are.
     #[must_use]
     pub fn totals(&self) -> (u64, u64) {
-        self.current().totals
+        self.current().totals()
     }
 
     /// The repository behind the names.
     #[must_use]
     pub fn repository(&self) -> &Arc<Repository> {
         &self.repository
-    }
-}
-
-impl Snapshot {
-    fn of(archives: Vec<Archive>, scope: &Scope, old: Option<&Snapshot>) -> Self {
-        // Of most archives, an image and the directory of its parts.
-        let mut builder = Builder { nodes: HashMap::with_capacity(archives.len() * 2) };
-        let mut by_name: BTreeMap<ArchiveName, Vec<Arc<Archive>>> = BTreeMap::new();
-        for archive in archives {
-            let shown = match scope {
-                Scope::All => true,
-                Scope::Name(name) => archive.name.as_str() == name,
-                Scope::Archive(id) => archive.id() == *id,
-            };
-            if shown {
-                by_name.entry(archive.name.clone()).or_default().push(Arc::new(archive));
-            }
-        }
-        let newest = by_name.values().flatten().map(|archive| archive.time()).max().unwrap_or(0);
-        let root = if *scope == Scope::All {
-            let folders = by_name.iter().map(|(name, archives)| {
-                let folder = builder.folder(archives);
-                let time = archives.iter().map(|archive| archive.time()).max().unwrap_or(0);
-                let inode = builder.add(&format!("name {name}"), Entry::Directory(folder), time);
-                (name.to_string(), inode)
-            });
-            folders.collect()
-        } else {
-            by_name.values().next().map(|archives| builder.folder(archives)).unwrap_or_default()
-        };
-        builder.nodes.insert(ROOT, Node { entry: Entry::Directory(root), time: newest });
-        let mut totals = (0, builder.nodes.len() as u64);
-        for archive in by_name.values().flatten() {
-            totals.0 += archive.data();
-        }
-        let mut nodes = builder.nodes;
-        let folder = BTreeMap::from([(STATS_FILE.to_owned(), STATS)]);
-        nodes.insert(STATS_FOLDER, Node { entry: Entry::Directory(folder), time: newest });
-        nodes.insert(STATS, Node { entry: Entry::Stats, time: newest });
-        // Inodes of what has gone stay, for files that are still open; directories' entries are those of now.
-        for (inode, node) in old.iter().flat_map(|old| &old.nodes) {
-            nodes.entry(*inode).or_insert_with(|| node.clone());
-        }
-        Self { nodes, totals }
-    }
-
-    fn node(&self, inode: u64) -> std::result::Result<&Node, Errno> {
-        self.nodes.get(&inode).ok_or(Errno::STALE)
-    }
-
-    fn attributes(&self, inode: u64) -> std::result::Result<Attributes, Errno> {
-        let node = self.node(inode)?;
-        let (kind, size, blocks, links) = match &node.entry {
-            Entry::Directory(entries) => {
-                let folders = entries.values().filter(|inode| self.is_directory(**inode)).count();
-                (Kind::Directory, 0, 0, 2 + u32::try_from(folders).unwrap_or(u32::MAX - 2))
-            }
-            Entry::Parts(..) => (Kind::Directory, 0, 0, 2),
-            Entry::Image(archive, member) => {
-                let member = archive.entry.members.get(*member).ok_or(Errno::STALE)?;
-                (Kind::File, member.size, blocks_of(member.data), 1)
-            }
-            Entry::Link(target) => (Kind::Link, target.len() as u64, 0, 1),
-            Entry::Stats => (Kind::Report, 0, 0, 1),
-        };
-        Ok(Attributes { inode, kind, size, blocks, time: system_time(node.time), links })
-    }
-
-    fn is_directory(&self, inode: u64) -> bool {
-        let is_directory = |node: &Node| matches!(node.entry, Entry::Directory(_) | Entry::Parts(..));
-        self.nodes.get(&inode).is_some_and(is_directory)
     }
 }
 
@@ -367,82 +273,4 @@ fn within(ranges: &[(u64, u64)], part: Option<&Range<u64>>) -> Vec<(u64, u64)> {
         (from < to).then(|| (from - part.start, to - from))
     });
     cut.collect()
-}
-
-/// Adds nodes under stable inode numbers.
-struct Builder {
-    nodes: HashMap<u64, Node>,
-}
-
-impl Builder {
-    /// The inode of what `key` describes: a hash of it, or the next free number should two ever meet.
-    fn add(&mut self, key: &str, entry: Entry, time: i64) -> u64 {
-        let hash = blake3::hash(key.as_bytes());
-        let mut inode = hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)) >> 1;
-        while inode <= STATS || self.nodes.contains_key(&inode) {
-            inode += 1;
-        }
-        self.nodes.insert(inode, Node { entry, time });
-        inode
-    }
-
-    /// The entries of one name's directory; `archives` oldest first.
-    fn folder(&mut self, archives: &[Arc<Archive>]) -> BTreeMap<String, u64> {
-        let mut entries = BTreeMap::new();
-        let newest = archives.iter().rev().find(|archive| !archive.unconfirmed).or(archives.last());
-        for (name, archive) in archive_names(archives) {
-            let added = self.archive(name, archive);
-            if newest.is_some_and(|newest| newest.id() == archive.id()) {
-                for (target, _) in &added {
-                    let (link, inode) = self.latest(target, archive);
-                    entries.insert(link, inode);
-                }
-            }
-            entries.extend(added);
-        }
-        entries
-    }
-
-    /// The link to what is shown of the newest archive.
-    fn latest(&mut self, target: &str, newest: &Archive) -> (String, u64) {
-        let ending = [IMAGE_ENDING, PARTS_ENDING].into_iter().find(|ending| target.ends_with(ending));
-        let link = format!("{LATEST}{}", ending.unwrap_or_default());
-        let inode =
-            self.add(&format!("{link} {}", newest.name), Entry::Link(target.to_owned()), newest.time());
-        (link, inode)
-    }
-
-    /// What stands for an archive: its image and the directory of that one's parts, or a directory with those of all members.
-    fn archive(&mut self, name: String, archive: &Arc<Archive>) -> Vec<(String, u64)> {
-        let (id, time) = (archive.id(), archive.time());
-        if archive.entry.members.len() == 1 {
-            let image = self.image(archive, 0);
-            let parts = self.parts(archive, 0);
-            return vec![(format!("{name}{IMAGE_ENDING}"), image), (format!("{name}{PARTS_ENDING}"), parts)];
-        }
-        let names = member_names(archive);
-        let mut members: BTreeMap<String, u64> = BTreeMap::new();
-        for (member, name) in names.iter().enumerate() {
-            members.insert(name.clone(), self.image(archive, member));
-        }
-        for (member, name) in names.iter().enumerate() {
-            let is_disk =
-                archive.entry.members.get(member).is_some_and(|member| member.size >= SMALLEST_DISK);
-            let parts = format!("{}{PARTS_ENDING}", name.strip_suffix(IMAGE_ENDING).unwrap_or(name));
-            if is_disk && !members.contains_key(&parts) {
-                members.insert(parts, self.parts(archive, member));
-            }
-        }
-        vec![(name, self.add(&format!("archive {id}"), Entry::Directory(members), time))]
-    }
-
-    fn image(&mut self, archive: &Arc<Archive>, member: usize) -> u64 {
-        let key = format!("image {} {member}", archive.id());
-        self.add(&key, Entry::Image(archive.clone(), member), archive.time())
-    }
-
-    fn parts(&mut self, archive: &Arc<Archive>, member: usize) -> u64 {
-        let key = format!("parts {} {member}", archive.id());
-        self.add(&key, Entry::Parts(archive.clone(), member), archive.time())
-    }
 }

@@ -456,8 +456,8 @@ fn apply_states(entry: CatalogueEntry, sessions: &HashSet<SessionId>) -> Archive
     archive
 }
 
-/// Publishes a catalogue segment that describes every confirmed archive not yet described, absorbing small older segments, which are then
-/// deleted. Only a cache, and the memory of which archives there should be: the caller may ignore an error. What is missing stays in it.
+/// Publishes a catalogue segment that describes every confirmed archive not yet described, absorbing small older segments, and large ones of which less than
+/// half is still so; they are then deleted. Only a cache, and the memory of which archives there should be: the caller may ignore an error. What is missing stays in it.
 ///
 /// # Errors
 /// [`Error::Storage`].
@@ -468,24 +468,31 @@ pub fn refresh_catalogue(objects: &Objects) -> Result<()> {
     entries.retain(|id, entry| !late.contains(id) && !apply_states(entry.clone(), &sessions).unconfirmed);
     entries.extend(gone.into_iter().map(|entry| (entry.id, entry)));
     let mut absorbed = HashSet::new();
-    let mut bytes = 0;
-    let mut kept_entries = 0;
+    let (mut bytes, mut absorbed_bytes) = (0, 0);
+    let mut large = Vec::new();
     for (name, count, len) in &segments {
         bytes += len;
         if *count < MAX_CATALOGUE_ENTRIES && bytes <= MAX_ABSORBED_BYTES {
             absorbed.insert(name.suffix());
+            absorbed_bytes += len;
         } else {
-            kept_entries += count;
+            large.push((name, len));
         }
     }
-    if kept_entries > 0 {
-        for (name, _, _) in segments.iter().filter(|(name, _, _)| !absorbed.contains(&name.suffix())) {
-            let plain = objects.get(ObjectKind::Catalogue, &name.to_string())?;
-            for kept in CatalogueSegment::from_bytes(&plain)?.archives {
-                if entries.get(&kept.id).is_some_and(|entry| entry.states == kept.states) {
-                    entries.remove(&kept.id);
-                }
-            }
+    for (name, len) in large {
+        let plain = objects.get(ObjectKind::Catalogue, &name.to_string())?;
+        let described = CatalogueSegment::from_bytes(&plain)?.archives;
+        let is_so = |described: &CatalogueEntry| {
+            entries.get(&described.id).is_some_and(|entry| entry.states == described.states)
+        };
+        let so: Vec<ArchiveId> =
+            described.iter().filter(|entry| is_so(entry)).map(|entry| entry.id).collect();
+        // Otherwise what it says of archives that are gone would stay for ever, and with it their states.
+        if 2 * so.len() < described.len() && absorbed_bytes + len <= MAX_ABSORBED_BYTES {
+            absorbed.insert(name.suffix());
+            absorbed_bytes += len;
+        } else {
+            so.iter().for_each(|id| drop(entries.remove(id)));
         }
     }
     // What was superseded before and is still listed stays superseded.
