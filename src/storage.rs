@@ -157,6 +157,14 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// `StorageFull`, `ReadOnlyFilesystem`, `PermissionDenied`, or the medium's.
     fn put(&self, name: &Name, parts: &[&[u8]]) -> io::Result<()>;
 
+    /// Begins an object before all its bytes are known; `None` where that gains nothing.
+    ///
+    /// # Errors
+    /// As [`Storage::put`].
+    fn begin_put(&self) -> io::Result<Option<Box<dyn Begun + '_>>> {
+        Ok(None)
+    }
+
     /// Lists all objects whose names begin with `prefix` followed by `/`, at any depth, sorted by name. A prefix without
     /// objects gives an empty list. Objects put or deleted while the list runs may be in it or not; all others are, once settled.
     ///
@@ -196,6 +204,28 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn describe(&self) -> String;
 }
 
+/// An object that is being written: nobody sees it before it is published, and nothing of it stays if it is dropped before that.
+pub trait Begun: Send {
+    /// Appends bytes, a multiple of [`aligned::LARGEST_BLOCK`]; of those that lie on pages of memory it may cost a copy less. After an error none of them
+    /// were appended, and the same may be tried again.
+    ///
+    /// # Errors
+    /// As [`Storage::put`].
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Publishes the object, with these parts at its end; as [`Storage::put`]. After an error the same may be tried again.
+    ///
+    /// # Errors
+    /// As [`Storage::put`]; `NotFound` if [`Storage::clear_unpublished`] took it for one whose writer died.
+    fn publish(&mut self, name: &Name, last: &[&[u8]]) -> io::Result<()>;
+
+    /// Says that its writer lives, for [`Storage::clear_unpublished`].
+    ///
+    /// # Errors
+    /// The medium's.
+    fn touch(&self) -> io::Result<()>;
+}
+
 impl<S: Storage + ?Sized> Storage for Arc<S> {
     fn read(&self, name: &Name, limit: u64) -> io::Result<Vec<u8>> {
         (**self).read(name, limit)
@@ -231,6 +261,10 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
 
     fn put(&self, name: &Name, parts: &[&[u8]]) -> io::Result<()> {
         (**self).put(name, parts)
+    }
+
+    fn begin_put(&self) -> io::Result<Option<Box<dyn Begun + '_>>> {
+        (**self).begin_put()
     }
 
     fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {

@@ -13,7 +13,7 @@ use super::reserve::RESERVE;
 use crate::codec::keys::Keyring;
 use crate::format::envelope::{self, ObjectKind};
 use crate::storage::patient::carried;
-use crate::storage::{Listed, Name, Settle, Storage};
+use crate::storage::{Begun, Listed, Name, Settle, Storage};
 use crate::task::both;
 
 /// What comes before the name of a second copy.
@@ -51,6 +51,40 @@ pub struct HalfStored {
     pub there: Name,
     /// The other one.
     pub missing: Name,
+}
+
+/// An object that is being stored: nothing of it stays if it is dropped before it is published.
+pub struct BegunObject<'a> {
+    objects: &'a Objects,
+    name: Name,
+    begun: Box<dyn Begun + 'a>,
+}
+
+impl BegunObject<'_> {
+    /// Appends bytes as they are, a multiple of [`crate::storage::aligned::LARGEST_BLOCK`].
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let Self { objects, name, begun } = self;
+        objects.with_reserve(|| begun.append(bytes)).map_err(objects.failed("write", name.as_str()))
+    }
+
+    /// Publishes it, with these parts at its end.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn publish(mut self, last: &[&[u8]]) -> Result<()> {
+        let Self { objects, name, begun } = &mut self;
+        objects.with_reserve(|| begun.publish(name, last)).map_err(objects.failed("write", name.as_str()))
+    }
+
+    /// Says that its writer lives. A failure costs nothing unless somebody takes it for dead.
+    pub fn touch(&self) {
+        if let Err(error) = self.begun.touch() {
+            log::debug!("{} is being written, and cannot say so: {error}", self.name);
+        }
+    }
 }
 
 /// What a put may do about the reserve when it finds the storage full.
@@ -203,11 +237,29 @@ impl Objects {
         *self.reserve.lock() = Reserve::Kept;
     }
 
+    /// Begins an object before all its bytes are known; `None` if it is stored twice, or where that gains nothing.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn begin(&self, object: &Name) -> Result<Option<BegunObject<'_>>> {
+        if self.second_copy(object).is_some() {
+            return Ok(None);
+        }
+        let begun =
+            self.with_reserve(|| self.storage.begin_put()).map_err(self.failed("write", object.as_str()))?;
+        Ok(begun.map(|begun| BegunObject { objects: self, name: object.clone(), begun }))
+    }
+
     fn put_once(&self, object: &Name, parts: &[&[u8]]) -> io::Result<()> {
-        match self.storage.put(object, parts) {
+        self.with_reserve(|| self.storage.put(object, parts))
+    }
+
+    /// Does what may find the storage full, and does it again if the reserve made room.
+    fn with_reserve<T>(&self, mut put: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        match put() {
             Err(error) if is_full(&error) && self.made_room() => {
                 // The first error says what happened, whatever the second try meets.
-                self.storage.put(object, parts).map_err(|_| error)
+                put().map_err(|_| error)
             }
             done => done,
         }

@@ -1,17 +1,20 @@
 //! Writing packs: blobs are appended to open packs from many threads; full packs are stored by a thread of their own.
 //!
 //! A blob's location is known as soon as it was added, long before its pack is durable: [`PackWriter::finish`] returns
-//! only when all packs are.
+//! only when all packs are. A pack is written while it fills, in pieces, where storage can do that, and gets its name when it is whole.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
 use super::error::{Error, Result};
-use super::objects::Objects;
+use super::objects::{BegunObject, Objects};
 use super::packs::pack_name;
 use crate::codec::compress::Compression;
 use crate::codec::keys::BlobKind;
@@ -21,13 +24,19 @@ use crate::format::limits::MAX_PACK_ENTRIES;
 use crate::format::location::{KEY_MODE_CLASS, Location, PackRef};
 use crate::format::pack::{self, PackEntry, PackKind};
 use crate::id::{BlobId, PackId};
-use crate::storage::aligned::Aligned;
+use crate::storage::aligned::{Aligned, LARGEST_BLOCK};
 
 /// Blobs of a pack at most: whatever they compress to, few of them are in memory before the index has them ([`super::segments::EARLY`]).
 const MOST_BLOBS: usize = 16 << 10;
 const _: () = assert!(MOST_BLOBS <= MAX_PACK_ENTRIES as usize);
-/// What a pack's memory holds beyond its size, in bytes: the last blob goes beyond that.
+/// A piece of a pack is written once it has so many bytes, and what is left of them beyond the last whole block begins the next piece.
+const PIECE: usize = 2 << 20;
+/// What a piece's memory holds beyond its size, in bytes: the last blob goes beyond that.
 const SPARE: usize = 1 << 20;
+/// Pieces that wait to be written.
+const WAITING: usize = 2;
+/// How often packs that are written slowly are shown to have a writer.
+const TOUCH: Duration = Duration::from_secs(60 * 60);
 /// Lanes of a writer, at most: each has a pack in memory.
 pub const MOST_LANES: usize = 8;
 /// How many full packs allow for one more lane.
@@ -40,6 +49,9 @@ const CLOSED: Error = Error::Panicked { what: "a writer of packs that was closed
 struct OpenPack {
     pack: PackRef,
     header: [u8; pack::HEADER_LEN],
+    /// Bytes that were handed over to be written.
+    before: usize,
+    /// What comes behind them.
     bytes: Aligned,
     entries: Vec<PackEntry>,
 }
@@ -51,15 +63,35 @@ impl OpenPack {
         let header = pack::header(kind, pack);
         bytes.clear();
         bytes.extend_from_slice(&header);
-        Self { pack, header, bytes, entries: Vec::new() }
+        Self { pack, header, before: 0, bytes, entries: Vec::new() }
     }
+
+    fn len(&self) -> usize {
+        self.before + self.bytes.len()
+    }
+}
+
+/// What the thread that stores packs is given.
+enum Piece {
+    /// The next bytes of a pack, whole blocks.
+    Next(PackRef, Aligned),
+    /// A pack, of which these bytes are the last.
+    Last(OpenPack),
+}
+
+/// What there is of a pack that is not whole.
+enum Partial<'a> {
+    /// It is being written.
+    Written(BegunObject<'a>),
+    /// It is stored when it is whole.
+    Held(Vec<Aligned>),
 }
 
 /// What the thread that stores packs gives back.
 #[derive(Debug, Default)]
 struct Finished {
     stored: Mutex<Vec<StoredPack>>,
-    /// Memory of packs that were stored, for the next ones: fresh pages cost more than what is copied into them.
+    /// Memory of pieces that were written, for the next ones: fresh pages cost more than what is copied into them.
     memory: Mutex<Vec<Aligned>>,
 }
 
@@ -82,7 +114,7 @@ pub struct PackWriter {
     choosing: Mutex<()>,
     /// Packs that were full.
     filled: AtomicUsize,
-    full: Option<Sender<OpenPack>>,
+    full: Option<Sender<Piece>>,
     finished: Arc<Finished>,
     storer: Option<JoinHandle<Result<()>>>,
 }
@@ -159,14 +191,13 @@ impl PackWriter {
     /// # Errors
     /// If no thread can be started.
     pub fn start(kind: PackKind, pack_size: u32, objects: Objects) -> std::io::Result<Self> {
-        // None waits: beside the open ones, of which each lane has one, only the one being stored is in memory, and storing one takes a fraction of the
-        // time of filling one.
-        let (full, waiting) = bounded(0);
+        let (full, waiting) = bounded(WAITING);
         let finished: Arc<Finished> = Arc::default();
         let (storing, done) = (objects.clone(), finished.clone());
-        let storer = std::thread::Builder::new()
-            .name(format!("store-{}", kind.folder()))
-            .spawn(move || store_all(kind, &storing, &waiting, &done))?;
+        let storer =
+            std::thread::Builder::new().name(format!("store-{}", kind.folder())).spawn(move || {
+                Storer { kind, objects: &storing, finished: &done, begun: HashMap::new() }.store_all(&waiting)
+            })?;
         Ok(Self {
             kind,
             pack_size: pack_size as usize,
@@ -235,33 +266,45 @@ impl PackWriter {
         let narrow = |len: usize| u32::try_from(len).expect("packs and blobs are bounded far below 4 GiB");
         let mut guard = lane.pack.lock();
         let open = guard.get_or_insert_with(|| {
-            let memory = self.finished.memory.lock().pop();
-            let memory = memory.unwrap_or_else(|| Aligned::with_capacity(self.pack_size + SPARE));
-            OpenPack::new(self.kind, self.objects.keyring().current_epoch(), memory)
+            OpenPack::new(self.kind, self.objects.keyring().current_epoch(), self.memory())
         });
-        let offset = open.bytes.len();
+        let offset = open.len();
         open.bytes.append_with(append)?;
         let entry = PackEntry {
             kind,
             id: *id,
             offset: narrow(offset),
-            sealed_len: narrow(open.bytes.len() - offset),
+            sealed_len: narrow(open.len() - offset),
             plain_len: narrow(plain_len),
         };
         open.entries.push(entry);
         let location = entry.location(open.pack);
-        if open.bytes.len() >= self.pack_size || open.entries.len() >= MOST_BLOBS {
+        if open.len() >= self.pack_size || open.entries.len() >= MOST_BLOBS {
             self.filled.fetch_add(1, Ordering::Relaxed);
-            self.send(guard.take())?;
+            guard.take().map_or(Ok(()), |open| self.send(Piece::Last(open)))?;
+        } else if open.bytes.len() >= PIECE {
+            let whole = open.bytes.len() / LARGEST_BLOCK * LARGEST_BLOCK;
+            let mut next = self.memory();
+            next.extend_from_slice(&open.bytes[whole..]);
+            let mut piece = std::mem::replace(&mut open.bytes, next);
+            piece.truncate(whole);
+            open.before += whole;
+            self.send(Piece::Next(open.pack, piece))?;
         }
         Ok(location)
     }
 
-    fn send(&self, open: Option<OpenPack>) -> Result<()> {
-        // One without blobs is left by who could not seal the first.
-        let Some(open) = open.filter(|open| !open.entries.is_empty()) else { return Ok(()) };
+    /// Memory for a piece, empty.
+    fn memory(&self) -> Aligned {
+        let used = self.finished.memory.lock().pop();
+        let mut memory = used.unwrap_or_else(|| Aligned::with_capacity(self.pack_size.min(PIECE) + SPARE));
+        memory.clear();
+        memory
+    }
+
+    fn send(&self, piece: Piece) -> Result<()> {
         let full = self.full.as_ref().ok_or(CLOSED)?;
-        full.send(open).map_err(|_| STORER_PANICKED)
+        full.send(piece).map_err(|_| STORER_PANICKED)
     }
 
     /// Blobs of packs that are durable by now, and were not taken.
@@ -287,13 +330,14 @@ impl PackWriter {
         Ok(std::mem::take(&mut *self.finished.stored.lock()))
     }
 
-    /// Has what is left stored, as soon as what is being stored is; nothing may be added after that. With several lanes, it waits until all but one
-    /// of their packs are.
+    /// Has what is left stored, as soon as what waits is; nothing may be added after that. With several lanes, it may wait until some of their packs are.
     ///
     /// # Errors
     /// [`Error::Panicked`] if storing ended; the cause comes from [`Self::finish`].
     pub fn close(&mut self) -> Result<()> {
-        let sent = self.lanes.iter().try_for_each(|lane| self.send(lane.pack.lock().take()));
+        // One without blobs is left by who could not seal the first.
+        let open = |lane: &OpenLane| lane.pack.lock().take().filter(|open| !open.entries.is_empty());
+        let sent = self.lanes.iter().filter_map(open).try_for_each(|open| self.send(Piece::Last(open)));
         self.full = None;
         sent
     }
@@ -312,34 +356,99 @@ impl Drop for PackWriter {
     }
 }
 
-/// Stores what comes, until an error.
-fn store_all(
+/// Stores packs.
+struct Storer<'a> {
     kind: PackKind,
-    objects: &Objects,
-    waiting: &Receiver<OpenPack>,
-    finished: &Finished,
-) -> Result<()> {
-    for OpenPack { pack, header, bytes, entries } in waiting {
-        let trailer = pack::trailer(objects.keyring(), &header, &entries, bytes.len())?;
-        // One of two copies may stay after an error: it is whole, and others may already have claimed blobs in it.
-        objects.put_bytes(&pack_name(kind, pack.id), &[&bytes, &trailer])?;
-        let len = (bytes.len() + trailer.len()) as u64;
-        finished.stored.lock().push(StoredPack { pack, len, entries });
-        finished.memory.lock().push(bytes);
+    objects: &'a Objects,
+    finished: &'a Finished,
+    /// Packs that are not whole.
+    begun: HashMap<PackId, Partial<'a>>,
+}
+
+impl Storer<'_> {
+    /// Stores what comes, until an error. Of packs that are not whole then nothing stays.
+    fn store_all(&mut self, waiting: &Receiver<Piece>) -> Result<()> {
+        let mut touched = Instant::now();
+        loop {
+            match waiting.recv_timeout(TOUCH) {
+                Ok(Piece::Next(pack, bytes)) => self.write(pack, bytes)?,
+                Ok(Piece::Last(open)) => self.end(open)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            if touched.elapsed() >= TOUCH {
+                touched = Instant::now();
+                self.touch();
+            }
+        }
     }
-    Ok(())
+
+    fn write(&mut self, pack: PackRef, bytes: Aligned) -> Result<()> {
+        let begun = match self.begun.entry(pack.id) {
+            Entry::Occupied(begun) => begun.into_mut(),
+            Entry::Vacant(vacant) => {
+                let object = self.objects.begin(&pack_name(self.kind, pack.id))?;
+                vacant.insert(object.map_or_else(|| Partial::Held(Vec::new()), Partial::Written))
+            }
+        };
+        match begun {
+            Partial::Written(object) => {
+                object.append(&bytes)?;
+                self.finished.memory.lock().push(bytes);
+            }
+            Partial::Held(pieces) => pieces.push(bytes),
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, open: OpenPack) -> Result<()> {
+        let len = open.len();
+        let OpenPack { pack, header, bytes, entries, .. } = open;
+        let trailer = pack::trailer(self.objects.keyring(), &header, &entries, len)?;
+        let mut used = Vec::new();
+        match self.begun.remove(&pack.id) {
+            Some(Partial::Written(object)) => object.publish(&[&bytes, &trailer])?,
+            held => {
+                if let Some(Partial::Held(pieces)) = held {
+                    used = pieces;
+                }
+                let pieces = used.iter().map(|piece| &piece[..]);
+                let parts: Vec<&[u8]> = pieces.chain([&bytes[..], &trailer]).collect();
+                // One of two copies may stay after an error: it is whole, and others may already have claimed blobs in it.
+                self.objects.put_bytes(&pack_name(self.kind, pack.id), &parts)?;
+            }
+        }
+        let len = (len + trailer.len()) as u64;
+        self.finished.stored.lock().push(StoredPack { pack, len, entries });
+        used.push(bytes);
+        self.finished.memory.lock().append(&mut used);
+        Ok(())
+    }
+
+    fn touch(&self) {
+        for begun in self.begun.values() {
+            if let Partial::Written(object) = begun {
+                object.touch();
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use crate::codec::keys::{FIRST_EPOCH, KeySet, Keyring};
     use crate::id::RepositoryId;
+    use crate::repository::objects::{is_full, name};
     use crate::repository::packs::Packs;
-    use crate::storage::Storage;
+    use crate::repository::reserve::RESERVE;
     use crate::storage::faults::{Fault, Faults};
+    use crate::storage::local::LocalStorage;
     use crate::storage::memory::MemoryStorage;
     use crate::storage::recorder::Op;
+    use crate::storage::{Begun, Listed, Name, Settle, Storage};
 
     const BLOB: usize = 10_000;
     const PACK: u32 = 100_000;
@@ -424,6 +533,175 @@ mod tests {
         }
         for (id, plain, at) in blobs {
             assert!(packs.read(BlobKind::Chunk, &id, at).expect("read") == plain, "{} bytes", plain.len());
+        }
+    }
+
+    /// Fills packs of several pieces from two lanes; what was sealed, and where.
+    fn fill(writer: &PackWriter) -> Vec<(BlobId, Vec<u8>, Location)> {
+        let lanes = [0, 1].map(|number| {
+            writer.lanes[number].users.fetch_add(1, Ordering::Relaxed);
+            Lane { writer, number }
+        });
+        let mut blobs = Vec::new();
+        for number in 0..120u64 {
+            let mut plain = vec![0; 300_000 + 7 * number as usize];
+            blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut plain);
+            let id = writer.objects.keyring().blob_id(BlobKind::Chunk, &plain).expect("a key");
+            let lane = &lanes[usize::from(number % 3 == 0)];
+            let at = lane.seal(BlobKind::Chunk, &id, &plain, Compression::None).expect("seal");
+            blobs.push((id, plain, at));
+        }
+        blobs
+    }
+
+    fn writer_of_long_packs(storage: Arc<dyn Storage>) -> PackWriter {
+        let keyring = Keyring::new(RepositoryId::random(), &KeySet::generate(), FIRST_EPOCH);
+        let objects = Objects::new(storage, Arc::new(keyring), false);
+        PackWriter::start(PackKind::Data, 8 << 20, objects).expect("a thread").with_lanes(2)
+    }
+
+    /// Whether all that was sealed is where it was said to be, and packs list it so.
+    fn assert_stored(objects: &Objects, stored: &[StoredPack], blobs: &[(BlobId, Vec<u8>, Location)]) {
+        let packs = Packs::new(objects.clone());
+        let listed = objects.storage().list("packs").expect("list");
+        assert_eq!(listed.len(), stored.len());
+        assert_eq!(stored.iter().map(|pack| pack.entries.len()).sum::<usize>(), blobs.len());
+        for pack in stored {
+            let (_, entries) = packs.located_entries(PackKind::Data, pack.pack.id).expect("a list");
+            assert_eq!(entries, pack.entries);
+            assert_eq!(
+                objects.storage().len(&pack_name(PackKind::Data, pack.pack.id)).expect("len"),
+                pack.len
+            );
+        }
+        for (id, plain, at) in blobs {
+            assert!(packs.read(BlobKind::Chunk, id, *at).expect("read") == *plain);
+        }
+    }
+
+    #[test]
+    fn packs_are_written_while_they_fill_and_have_names_when_they_are_whole() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let storage = Arc::new(LocalStorage::create(&directory.path().join("repo")).expect("create"));
+        let unpublished = || {
+            let files = std::fs::read_dir(storage.path().join("tmp")).expect("list");
+            files.map(|file| file.expect("a file").metadata().expect("stat").len()).sum::<u64>()
+        };
+        let writer = writer_of_long_packs(storage.clone());
+        let blobs = fill(&writer);
+        let objects = writer.objects.clone();
+        let whole = objects.storage().list("packs").expect("list");
+        assert!((1..5).contains(&whole.len()) && whole.iter().all(|listed| listed.len > 8 << 20));
+        assert!(unpublished() > 0 && unpublished().is_multiple_of(LARGEST_BLOCK as u64));
+        let stored = writer.finish().expect("finish");
+        assert_eq!(unpublished(), 0);
+        assert_stored(&objects, &stored, &blobs);
+
+        // Nothing stays of what nobody finishes.
+        let writer = writer_of_long_packs(storage.clone());
+        fill(&writer);
+        drop(writer);
+        assert!(std::fs::read_dir(storage.path().join("tmp")).expect("list").next().is_none());
+    }
+
+    #[test]
+    fn packs_are_the_same_where_storage_takes_them_only_whole() {
+        let writer = writer_of_long_packs(Arc::new(MemoryStorage::new()));
+        let blobs = fill(&writer);
+        let objects = writer.objects.clone();
+        assert_stored(&objects, &writer.finish().expect("finish"), &blobs);
+    }
+
+    /// Keeps objects in memory. Those that are begun find it full after so many pieces, as long as there is a reserve.
+    #[derive(Debug)]
+    struct Small(MemoryStorage, AtomicUsize);
+
+    impl Storage for Small {
+        fn read(&self, name: &Name, limit: u64) -> io::Result<Vec<u8>> {
+            self.0.read(name, limit)
+        }
+
+        fn read_range(&self, name: &Name, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+            self.0.read_range(name, offset, buf)
+        }
+
+        fn len(&self, name: &Name) -> io::Result<u64> {
+            self.0.len(name)
+        }
+
+        fn put(&self, name: &Name, parts: &[&[u8]]) -> io::Result<()> {
+            self.0.put(name, parts)
+        }
+
+        fn begin_put(&self) -> io::Result<Option<Box<dyn Begun + '_>>> {
+            Ok(Some(Box::new(Pieces(self, Vec::new()))))
+        }
+
+        fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
+            self.0.list(prefix)
+        }
+
+        fn delete(&self, name: &Name) -> io::Result<()> {
+            self.0.delete(name)
+        }
+
+        fn settle(&self) -> Settle {
+            self.0.settle()
+        }
+
+        fn describe(&self) -> String {
+            self.0.describe()
+        }
+    }
+
+    struct Pieces<'a>(&'a Small, Vec<u8>);
+
+    impl Begun for Pieces<'_> {
+        fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+            let Self(Small(storage, pieces), appended) = self;
+            if pieces.load(Ordering::Relaxed) == 0 && storage.len(&name(RESERVE)).is_ok() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let _ = pieces.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            appended.extend_from_slice(bytes);
+            Ok(())
+        }
+
+        fn publish(&mut self, name: &Name, last: &[&[u8]]) -> io::Result<()> {
+            self.0.put(name, &[&self.1, &last.concat()])
+        }
+
+        fn touch(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_pack_that_finds_storage_full_while_it_fills_takes_the_reserve_or_leaves_nothing() {
+        for may in [true, false] {
+            let storage = Arc::new(Small(MemoryStorage::new(), AtomicUsize::new(7)));
+            storage.put(&name(RESERVE), &[&[0; 100]]).expect("a reserve");
+            let writer = writer_of_long_packs(storage.clone());
+            let objects = writer.objects.clone();
+            if may {
+                objects.allow_reserve();
+                let blobs = fill(&writer);
+                assert_stored(&objects, &writer.finish().expect("finish"), &blobs);
+                assert!(storage.len(&name(RESERVE)).is_err());
+            } else {
+                let lane = writer.lane();
+                let plain = vec![7; 300_000];
+                let mut sealed = (0..120u8).map(|number| {
+                    lane.seal(BlobKind::Chunk, &BlobId([number; 32]), &plain, Compression::None)
+                });
+                assert!(sealed.any(|sealed| sealed.is_err()), "whoever adds sees that storing has ended");
+                drop(sealed);
+                drop(lane);
+                let error = writer.finish().expect_err("it is full");
+                assert!(matches!(&error, Error::Storage { source, .. } if is_full(source)), "{error}");
+                // Of three pieces and an end each, and one piece of a third.
+                assert_eq!(storage.list("packs").expect("list").len(), 2);
+            }
         }
     }
 

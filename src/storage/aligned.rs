@@ -4,6 +4,9 @@ use std::ops::Deref;
 
 /// What the address of the first byte is a multiple of, in bytes: as much as devices want for writes past the page cache.
 pub const ALIGNMENT: usize = 4096;
+/// What is written past the page cache from where it lies is a multiple of so many bytes long, so that devices of larger blocks take it, too.
+pub const LARGEST_BLOCK: usize = 64 << 10;
+const _: () = assert!(LARGEST_BLOCK.is_multiple_of(ALIGNMENT));
 
 /// Bytes to write, the first of which lies on a page.
 ///
@@ -29,6 +32,11 @@ impl Aligned {
         self.memory.clear();
         self.start = to_page(&self.memory);
         self.memory.resize(self.start, 0);
+    }
+
+    /// Forgets what is behind so many bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.memory.truncate(self.start + len);
     }
 
     /// Appends bytes.

@@ -8,6 +8,7 @@
 //! Always compiled, because integration tests use it; nothing else should.
 #![doc(hidden)]
 
+use super::aligned::{Aligned, LARGEST_BLOCK};
 use super::{Listed, Name, Settle, Storage};
 use std::fmt::Debug;
 use std::io::{self, ErrorKind};
@@ -22,7 +23,7 @@ const THREADS: u8 = 4;
 /// # Panics
 /// If it does not.
 pub fn conformance(make: impl Fn() -> Box<dyn Storage>) {
-    let parts: [fn(&dyn Storage); 11] = [
+    let parts: [fn(&dyn Storage); 12] = [
         round_trip,
         replacing,
         limits,
@@ -32,12 +33,41 @@ pub fn conformance(make: impl Fn() -> Box<dyn Storage>) {
         list_order_and_depth,
         deleting,
         never_torn,
+        begun,
         many_threads,
         list_during_changes,
     ];
     for part in parts {
         part(&*make());
     }
+}
+
+/// What is written before it has a name is nowhere until it is published, and then whole.
+fn begun(storage: &dyn Storage) {
+    let Some(mut object) = ok(storage.begin_put()) else { return };
+    let piece = |number: u8| {
+        let mut bytes = Aligned::with_capacity(4 * LARGEST_BLOCK);
+        bytes.extend_from_slice(&vec![number; usize::from(number) * LARGEST_BLOCK]);
+        bytes
+    };
+    // Of one piece less than a block lies on a page.
+    let shifted = [&[9][..], &piece(3)].concat();
+    ok(object.append(&piece(1)));
+    ok(object.append(&shifted[1..]));
+    ok(object.touch());
+    ok(object.append(&piece(2)));
+    let other = ok(storage.begin_put());
+    assert!(settled_list(storage, "a").is_empty());
+    ok(storage.put(&name("a/x"), &[b"before"]));
+    ok(object.publish(&name("a/x"), &[b"the", b" end"]));
+    drop((object, other));
+    let whole = [&piece(1)[..], &piece(3), &piece(2), b"the end"].concat();
+    assert_eq!(settled_list(storage, "a"), [("a/x".to_owned(), whole.len() as u64)]);
+    assert!(ok(storage.read(&name("a/x"), u64::MAX)) == whole);
+    // Nothing but its end is an object, too.
+    let mut short = ok(storage.begin_put()).expect("as before");
+    ok(short.publish(&name("a/y"), &[b"short"]));
+    assert_eq!(ok(storage.read(&name("a/y"), 5)), b"short");
 }
 
 /// Makes a [`Name`] of a literal.

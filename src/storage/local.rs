@@ -18,9 +18,10 @@ mod durable;
 mod tree;
 
 use self::descriptors::Descriptors;
+use self::durable::Growing;
 use self::tree::Tree;
 use super::uncached::Uncached;
-use super::{Listed, Name, Settle, Storage};
+use super::{Begun, Listed, Name, Settle, Storage};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::ffi::CStr;
@@ -289,6 +290,13 @@ impl Storage for LocalStorage {
         tree::sync(&dir)
     }
 
+    fn begin_put(&self) -> io::Result<Option<Box<dyn Begun + '_>>> {
+        let tmp = self.tree.make(TMP)?;
+        let temporary = temporary_name()?;
+        let file = Growing::create(&tmp, &temporary)?;
+        Ok(Some(Box::new(BegunFile { storage: self, tmp, temporary, file, published: false })))
+    }
+
     fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
         let mut found = self.walk(prefix, listed)?;
         found.sort_unstable();
@@ -336,6 +344,47 @@ impl Storage for LocalStorage {
 
     fn describe(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+/// An object that is being written.
+struct BegunFile<'a> {
+    storage: &'a LocalStorage,
+    tmp: OwnedFd,
+    temporary: String,
+    file: Growing,
+    published: bool,
+}
+
+impl Begun for BegunFile<'_> {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.append(bytes)
+    }
+
+    fn publish(&mut self, name: &Name, last: &[&[u8]]) -> io::Result<()> {
+        if is_reserved(name.as_str()) {
+            return Err(io::Error::new(ErrorKind::InvalidInput, format!("{name} is a reserved name")));
+        }
+        let (dir, file) = split(name);
+        let dir = self.storage.tree.make(dir)?;
+        self.file.finish(last)?;
+        rustix::fs::renameat(&self.tmp, &self.temporary, &dir, file)?;
+        self.published = true;
+        self.storage.descriptors.forget(name);
+        tree::sync(&dir)
+    }
+
+    fn touch(&self) -> io::Result<()> {
+        self.file.touch()
+    }
+}
+
+impl Drop for BegunFile<'_> {
+    fn drop(&mut self) {
+        if !self.published {
+            // What stays behind is listed as stale.
+            let _ = rustix::fs::unlinkat(&self.tmp, &self.temporary, AtFlags::empty());
+        }
     }
 }
 

@@ -400,6 +400,10 @@ impl<S: Storage + 'static> Storage for Patient<S> {
         self.inner.put(name, parts)
     }
 
+    fn begin_put(&self) -> io::Result<Option<Box<dyn super::Begun + '_>>> {
+        self.inner.begin_put()
+    }
+
     fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
         let own = prefix.to_owned();
         self.ask(("listing", prefix), move |inner| inner.list(&own))

@@ -4,22 +4,21 @@
 //! a create more processor time than cutting and naming what is in it.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
+use std::time::SystemTime;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::storage::aligned::{ALIGNMENT, Aligned, to_page};
+use crate::storage::aligned::{ALIGNMENT, Aligned, LARGEST_BLOCK, to_page};
 
 /// Files of at least so many bytes go past the page cache.
 const LONG_FILE: usize = 1 << 20;
 /// Bytes that are copied to where they are aligned, and written at once past the page cache.
 const PIECE: usize = 2 << 20;
-/// What is written at once from where it lies is a multiple of so many bytes long, so that devices of larger blocks take it, too.
-const LARGEST_BLOCK: usize = 64 << 10;
 // Where that is not enough for addresses, offsets and lengths, a file is written as others are.
-const _: () = assert!(PIECE.is_multiple_of(LARGEST_BLOCK) && LARGEST_BLOCK.is_multiple_of(ALIGNMENT));
+const _: () = assert!(PIECE.is_multiple_of(LARGEST_BLOCK));
 
 const NEW_FILE: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -40,6 +39,65 @@ pub(super) fn write_new(dir: &OwnedFd, name: &str, parts: &[&[u8]]) -> io::Resul
         }
     }
     file.sync_data()
+}
+
+/// A file that is written piece by piece, past the page cache where its file system lets it.
+#[derive(Debug)]
+pub(super) struct Growing {
+    file: File,
+    /// Bytes that were appended.
+    len: u64,
+}
+
+impl Growing {
+    /// Makes a file in `dir` that was not there.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn create(dir: &OwnedFd, name: &str) -> io::Result<Self> {
+        let file = File::from(rustix::fs::openat(dir, name, NEW_FILE, FILE_MODE)?);
+        // Where it cannot, through the page cache.
+        let _ = set_direct(&file, true);
+        Ok(Self { file, len: 0 })
+    }
+
+    /// Appends bytes, a multiple of [`LARGEST_BLOCK`]; none of them after an error.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.len))?;
+        if to_page(bytes) == 0 {
+            write_all(&self.file, bytes)?;
+        } else {
+            let mut buffer = Aligned::with_capacity(bytes.len().min(PIECE));
+            for piece in bytes.chunks(PIECE) {
+                buffer.clear();
+                buffer.extend_from_slice(piece);
+                write_all(&self.file, &buffer)?;
+            }
+        }
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Appends the last parts; when this returns the file is durable, but for its name. After an error it can be tried again.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn finish(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.len))?;
+        write_past_cache(&self.file, parts)?;
+        self.file.sync_data()
+    }
+
+    /// Makes it look as if it had just been written.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn touch(&self) -> io::Result<()> {
+        self.file.set_modified(SystemTime::now())
+    }
 }
 
 /// Whether writes go past the page cache from now on.

@@ -1,6 +1,7 @@
 //! What a directory adds to the contract: modes, links, leftovers, and media that must not be written.
 
 use super::*;
+use crate::storage::aligned::LARGEST_BLOCK;
 use crate::storage::conformance::{conformance, name};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -203,6 +204,42 @@ fn stale_temporaries_are_listed_and_kept_until_they_are_cleared() {
     assert!(left.exists());
     assert_eq!(storage.clear_unpublished(Duration::from_secs(1800)).unwrap(), 1);
     assert!(!left.exists() && storage.path().join("tmp/notes").exists());
+}
+
+#[test]
+fn what_is_begun_is_in_a_temporary_file_that_goes_with_its_writer_and_is_cleared_when_it_is_silent() {
+    let (_dir, storage) = fresh();
+    let temporaries = || storage.stale_temporaries(Duration::ZERO).unwrap();
+    let begin = || {
+        let mut begun = storage.begin_put().unwrap().unwrap();
+        begun.append(&[7; LARGEST_BLOCK]).unwrap();
+        begun
+    };
+    let dropped = begin();
+    assert_eq!(temporaries().len(), 1);
+    drop(dropped);
+    assert!(temporaries().is_empty());
+
+    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    for touched in [true, false] {
+        let mut begun = begin();
+        File::options().write(true).open(&temporaries()[0]).unwrap().set_modified(hour_ago).unwrap();
+        if touched {
+            begun.touch().unwrap();
+        }
+        let cleared = storage.clear_unpublished(Duration::from_secs(1800)).unwrap();
+        assert_eq!(cleared, u64::from(!touched));
+        let published = begun.publish(&name("a/x"), &[b"end"]);
+        assert_eq!(
+            published.map_err(|error| error.kind()),
+            if touched { Ok(()) } else { Err(ErrorKind::NotFound) }
+        );
+        drop(begun);
+        assert_eq!(storage.len(&name("a/x")).unwrap(), LARGEST_BLOCK as u64 + 3);
+        assert!(temporaries().is_empty());
+    }
+    assert_eq!(begin().publish(&name("tmp/x"), &[]).unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert!(temporaries().is_empty());
 }
 
 #[test]
