@@ -423,6 +423,64 @@ fn a_full_segment_of_the_catalogue_is_written_anew_when_most_of_it_is_gone() {
     }
 }
 
+#[test]
+fn a_full_segment_stays_as_long_as_what_it_says_is_not_settled() {
+    let storage = with_full_segment(10);
+    let repository = open(storage.clone());
+    let is_full = || {
+        let segments = storage.list("catalogue").expect("list");
+        segments.iter().any(|listed| listed.name.as_str().starts_with("catalogue/0000000000000001-01"))
+    };
+    let session = listing(storage.clone()).archives[0].entry.session;
+    let of_session = copal::repository::objects::name(&format!("sessions/{session}"));
+    storage.put(&of_session, &[b"of one who undeletes"]).expect("a session");
+    refresh_catalogue(repository.objects()).expect("refresh");
+    assert!(is_full());
+    storage.delete(&of_session).expect("it ends");
+    refresh_catalogue(repository.objects()).expect("refresh");
+    assert!(!is_full());
+    assert_eq!(listing(storage.clone()).archives.len(), 11);
+}
+
+#[test]
+fn what_was_restored_is_missed_whatever_a_full_segment_says_of_it() {
+    let half = u16::try_from(MAX_CATALOGUE_ENTRIES / 2).expect("thousands");
+    let storage = with_full_segment(half);
+    let repository = open(storage.clone());
+    // The first of those that the full segment knows to be deleted.
+    let mut id = [9; 16];
+    id[..2].copy_from_slice(&half.to_be_bytes());
+    let id = ArchiveId(id);
+    let mut entry = listing(storage.clone()).archives[0].entry.clone();
+    let name = StateName { archive: id, kind: ChangeKind::Deleted, counter: 2, nonce: Nonce16([2; 16]) };
+    let state = ArchiveState {
+        archive: id,
+        counter: 2,
+        time: 0,
+        host: "elsewhere".into(),
+        session: entry.session,
+        deleted: Some(false),
+        name: None,
+        tags: None,
+        comment: None,
+    };
+    entry.id = id;
+    entry.states = vec![KnownState { name: name.to_string(), state }];
+    let segment = CatalogueSegment { supersedes: vec![], archives: vec![entry] };
+    let name = SegmentName { counter: 2, nonce: Nonce16([2; 16]) };
+    repository
+        .objects()
+        .put(ObjectKind::Catalogue, &name.to_string(), &segment.to_bytes())
+        .expect("a segment");
+    for _ in 0..3 {
+        let lost = listing(storage.clone()).lost;
+        assert_eq!(lost.iter().map(|lost| lost.id).collect::<Vec<_>>(), [id]);
+        let known = lost[0].known.as_ref().expect("the catalogue describes it");
+        assert_eq!((known.entry.states.len(), known.deleted.is_some()), (2, false));
+        refresh_catalogue(repository.objects()).expect("refresh");
+    }
+}
+
 /// What is listed after the catalogue was read, and `meanwhile` was done.
 fn listing_after_the_catalogue(
     storage: &MemoryStorage,

@@ -5,7 +5,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::error::Result;
 use crate::codec::keys::BlobKind;
@@ -14,7 +13,7 @@ use crate::id::{ArchiveId, BlobId, PackId, SessionId};
 use crate::image::Image;
 use crate::image::maps::Maps;
 use crate::repository::archives::{Archive, chain, list_archives};
-use crate::repository::liveness::{ListedSession, SILENCE, list_sessions};
+use crate::repository::liveness::{ListedSession, SILENCE, UNPUBLISHED, list_sessions};
 use crate::repository::packs::Moved;
 use crate::repository::session::{Session, Unconfirmed};
 use crate::repository::{self, Repository};
@@ -34,10 +33,6 @@ pub struct Cleared {
     /// Files that were never published, which they left.
     pub unpublished: u64,
 }
-
-/// A file that nobody has published this long after it was last written has lost its writer, unless a session lives that may be slower:
-/// writing a pack takes seconds.
-const UNPUBLISHED: Duration = Duration::from_secs(10 * 60);
 
 /// Removes files that writers left unpublished when they died. What still has its writer after all is not published then, and the writer
 /// says so.

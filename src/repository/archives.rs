@@ -10,6 +10,7 @@ use super::objects::Objects;
 use crate::format::catalogue::{CatalogueEntry, CatalogueSegment, KnownState, SegmentName};
 use crate::format::envelope::ObjectKind;
 use crate::format::limits::MAX_CATALOGUE_ENTRIES;
+use crate::format::msgpack;
 use crate::format::name::ArchiveName;
 use crate::format::record::{ArchiveRecord, Origin};
 use crate::format::state::{ArchiveState, ChangeKind, StateName, believable};
@@ -17,7 +18,7 @@ use crate::id::{ArchiveId, Nonce16, RepositoryId, SessionId};
 use crate::storage::patient::carried;
 use crate::task::both;
 
-/// A create absorbs older catalogue segments while its own stays within this many bytes.
+/// A create absorbs older catalogue segments of so many bytes together, as they are stored, and its own have no more, before they are.
 const MAX_ABSORBED_BYTES: u64 = 8 << 20;
 
 /// When and where an archive was deleted.
@@ -440,7 +441,10 @@ fn apply_states(entry: CatalogueEntry, sessions: &HashSet<SessionId>) -> Archive
         match state.deleted {
             Some(true) => archive.deleted = Some(Deletion { time: state.time, host: state.host.clone() }),
             // Of all changes only this one relies on packs.
-            Some(false) => archive.unconfirmed |= sessions.contains(&state.session),
+            Some(false) => {
+                archive.unconfirmed |= sessions.contains(&state.session);
+                archive.deleted = None;
+            }
             None => {}
         }
         if let Some(name) = &state.name {
@@ -465,7 +469,10 @@ pub fn refresh_catalogue(objects: &Objects) -> Result<()> {
     let Loaded { mut entries, segments, listed, sessions, late, gone, .. } =
         put_together(objects, lists(objects)?, read_whole_catalogue(objects)?);
     // What is not confirmed may be taken back, and is not missed then.
-    entries.retain(|id, entry| !late.contains(id) && !apply_states(entry.clone(), &sessions).unconfirmed);
+    let is_open = |id: &ArchiveId, entry: &mut CatalogueEntry| {
+        late.contains(id) || apply_states(entry.clone(), &sessions).unconfirmed
+    };
+    let unconfirmed: HashSet<ArchiveId> = entries.extract_if(.., is_open).map(|(id, _)| id).collect();
     entries.extend(gone.into_iter().map(|entry| (entry.id, entry)));
     let mut absorbed = HashSet::new();
     let (mut bytes, mut absorbed_bytes) = (0, 0);
@@ -487,8 +494,9 @@ pub fn refresh_catalogue(objects: &Objects) -> Result<()> {
         };
         let so: Vec<ArchiveId> =
             described.iter().filter(|entry| is_so(entry)).map(|entry| entry.id).collect();
+        let is_settled = described.iter().all(|entry| !unconfirmed.contains(&entry.id));
         // Otherwise what it says of archives that are gone would stay for ever, and with it their states.
-        if 2 * so.len() < described.len() && absorbed_bytes + len <= MAX_ABSORBED_BYTES {
+        if 2 * so.len() < described.len() && is_settled && absorbed_bytes + len <= MAX_ABSORBED_BYTES {
             absorbed.insert(name.suffix());
             absorbed_bytes += len;
         } else {
@@ -500,23 +508,43 @@ pub fn refresh_catalogue(objects: &Objects) -> Result<()> {
     let old = listed.iter().map(SegmentName::suffix).filter(|suffix| !opened.contains(suffix));
     let supersedes: Vec<String> = old.chain(absorbed).collect();
 
-    let entries: Vec<CatalogueEntry> = entries.into_values().collect();
     let mut counter = listed.iter().map(|name| name.counter).max().unwrap_or(0);
-    let mut parts = entries.chunks(MAX_CATALOGUE_ENTRIES).peekable();
-    while let Some(part) = parts.next() {
+    let mut parts = parts(entries.into_values()).into_iter().peekable();
+    let is_any = parts.peek().is_some();
+    while let Some(archives) = parts.next() {
         counter = counter.saturating_add(1);
         // Only the last part may supersede: before it, not all entries are durable.
         let supersedes = if parts.peek().is_none() { supersedes.clone() } else { Vec::new() };
-        let segment = CatalogueSegment { supersedes, archives: part.to_vec() };
+        let segment = CatalogueSegment { supersedes, archives };
         let name = SegmentName { counter, nonce: Nonce16::random() };
         objects.put(ObjectKind::Catalogue, &name.to_string(), &segment.to_bytes())?;
     }
-    if !entries.is_empty() {
+    if is_any {
         for suffix in &supersedes {
             objects.delete(&format!("catalogue/{suffix}"))?;
         }
     }
     Ok(())
+}
+
+/// Entries as segments hold them, neither too many nor too long together.
+fn parts(entries: impl Iterator<Item = CatalogueEntry>) -> Vec<Vec<CatalogueEntry>> {
+    let mut parts: Vec<Vec<CatalogueEntry>> = Vec::new();
+    let mut bytes = 0;
+    for entry in entries {
+        let len = msgpack::to_bytes(&entry).len() as u64;
+        bytes += len;
+        match parts.last_mut() {
+            Some(part) if part.len() < MAX_CATALOGUE_ENTRIES && bytes <= MAX_ABSORBED_BYTES => {
+                part.push(entry);
+            }
+            _ => {
+                bytes = len;
+                parts.push(vec![entry]);
+            }
+        }
+    }
+    parts
 }
 
 impl super::Repository {

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::error::{Result, chain};
 use super::objects::Objects;
-use crate::format::catalogue::{CatalogueEntry, CatalogueSegment, SegmentName};
+use crate::format::catalogue::{CatalogueEntry, CatalogueSegment, KnownState, SegmentName};
 use crate::format::envelope::ObjectKind;
-use crate::id::ArchiveId;
+use crate::format::state::StateName;
+use crate::id::{ArchiveId, Nonce16};
 
 /// How often the catalogue is read while creates go on replacing its segments.
 const CATALOGUE_TRIES: usize = 4;
@@ -87,7 +88,14 @@ fn merge_entry(entries: &mut BTreeMap<ArchiveId, CatalogueEntry>, entry: Catalog
             vacant.insert(entry);
         }
         Entry::Occupied(mut occupied) => {
-            occupied.get_mut().states.extend(entry.states);
+            let known = &mut occupied.get_mut().states;
+            for state in entry.states {
+                if known.iter().all(|before| before.name != state.name) {
+                    known.push(state);
+                }
+            }
+            // Whoever applies them in turn ends with the last.
+            known.sort_by_key(rank);
         }
     }
 }
@@ -106,7 +114,14 @@ pub fn described_as_living(objects: &Objects) -> Result<Option<HashSet<ArchiveId
     Ok((!opened.vanished && !opened.damaged).then_some(living))
 }
 
-/// Whether one of its states says that it was deleted.
+/// Whether the last of its states that says whether it was deleted says so.
 pub(super) fn knows_a_deletion(entry: &CatalogueEntry) -> bool {
-    entry.states.iter().any(|known| known.state.deleted == Some(true))
+    let says = entry.states.iter().filter(|known| known.state.deleted.is_some());
+    let last = says.max_by_key(|known| rank(known));
+    last.is_some_and(|known| known.state.deleted == Some(true))
+}
+
+/// Of states of one kind the one with the highest counts.
+fn rank(known: &KnownState) -> Option<(u64, Nonce16)> {
+    StateName::parse(&known.name).map(|name| (name.counter, name.nonce))
 }

@@ -17,6 +17,9 @@ use crate::id::SessionId;
 /// A session on another machine that was silent for this long is taken for dead: a thousand heartbeats.
 pub const SILENCE: Duration = Duration::from_secs(16 * 60 * 60);
 
+/// A file that nobody has published this long after it was last written or touched has lost its writer, unless a session lives that may be slower.
+pub const UNPUBLISHED: Duration = Duration::from_secs(10 * 60);
+
 /// What is known of a session's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
 use super::error::{Error, Result};
+use super::liveness::UNPUBLISHED;
 use super::objects::{BegunObject, Objects};
 use super::packs::pack_name;
 use crate::codec::compress::Compression;
@@ -36,8 +37,9 @@ const SPARE: usize = 1 << 20;
 /// Pieces that wait to be written.
 const WAITING: usize = 2;
 /// How often packs that are written slowly are shown to have a writer.
-const TOUCH: Duration = Duration::from_secs(60 * 60);
-/// Lanes of a writer, at most: each has a pack in memory.
+const TOUCH: Duration = Duration::from_secs(2 * 60);
+const _: () = assert!(3 * TOUCH.as_secs() <= UNPUBLISHED.as_secs());
+/// Lanes of a writer, at most: each has a pack that is not whole.
 pub const MOST_LANES: usize = 8;
 /// How many full packs allow for one more lane.
 pub const FILLED_FOR_LANE: usize = 2;
@@ -191,12 +193,18 @@ impl PackWriter {
     /// # Errors
     /// If no thread can be started.
     pub fn start(kind: PackKind, pack_size: u32, objects: Objects) -> std::io::Result<Self> {
+        Self::touching(TOUCH, kind, pack_size, objects)
+    }
+
+    /// One that shows that often that packs have a writer.
+    fn touching(touch: Duration, kind: PackKind, pack_size: u32, objects: Objects) -> std::io::Result<Self> {
         let (full, waiting) = bounded(WAITING);
         let finished: Arc<Finished> = Arc::default();
         let (storing, done) = (objects.clone(), finished.clone());
         let storer =
             std::thread::Builder::new().name(format!("store-{}", kind.folder())).spawn(move || {
-                Storer { kind, objects: &storing, finished: &done, begun: HashMap::new() }.store_all(&waiting)
+                let (objects, finished) = (&storing, &*done);
+                Storer { kind, objects, finished, begun: HashMap::new() }.store_all(&waiting, touch)
             })?;
         Ok(Self {
             kind,
@@ -367,16 +375,16 @@ struct Storer<'a> {
 
 impl Storer<'_> {
     /// Stores what comes, until an error. Of packs that are not whole then nothing stays.
-    fn store_all(&mut self, waiting: &Receiver<Piece>) -> Result<()> {
+    fn store_all(&mut self, waiting: &Receiver<Piece>, touch: Duration) -> Result<()> {
         let mut touched = Instant::now();
         loop {
-            match waiting.recv_timeout(TOUCH) {
+            match waiting.recv_timeout(touch) {
                 Ok(Piece::Next(pack, bytes)) => self.write(pack, bytes)?,
                 Ok(Piece::Last(open)) => self.end(open)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            if touched.elapsed() >= TOUCH {
+            if touched.elapsed() >= touch {
                 touched = Instant::now();
                 self.touch();
             }
@@ -544,10 +552,20 @@ mod tests {
         });
         let mut blobs = Vec::new();
         for number in 0..120u64 {
-            let mut plain = vec![0; 300_000 + 7 * number as usize];
+            // Some do not fit into a piece, and have it moved.
+            let len = if number % 40 == 13 { 3 << 20 } else { 300_000 };
+            let mut plain = vec![0; len + 7 * number as usize];
             blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut plain);
             let id = writer.objects.keyring().blob_id(BlobKind::Chunk, &plain).expect("a key");
             let lane = &lanes[usize::from(number % 3 == 0)];
+            if number % 10 == 0 {
+                let fails = |bytes: &mut Vec<u8>| {
+                    bytes.extend_from_slice(&plain);
+                    Err(CLOSED)
+                };
+                let failed = writer.append(&writer.lanes[lane.number], BlobKind::Chunk, &id, len, fails);
+                assert!(failed.is_err());
+            }
             let at = lane.seal(BlobKind::Chunk, &id, &plain, Compression::None).expect("seal");
             blobs.push((id, plain, at));
         }
@@ -591,7 +609,7 @@ mod tests {
         let blobs = fill(&writer);
         let objects = writer.objects.clone();
         let whole = objects.storage().list("packs").expect("list");
-        assert!((1..5).contains(&whole.len()) && whole.iter().all(|listed| listed.len > 8 << 20));
+        assert!((1..6).contains(&whole.len()) && whole.iter().all(|listed| listed.len > 8 << 20));
         assert!(unpublished() > 0 && unpublished().is_multiple_of(LARGEST_BLOCK as u64));
         let stored = writer.finish().expect("finish");
         assert_eq!(unpublished(), 0);
@@ -605,6 +623,42 @@ mod tests {
     }
 
     #[test]
+    fn a_pack_that_fills_slowly_is_shown_to_have_a_writer() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let storage = Arc::new(LocalStorage::create(&directory.path().join("repo")).expect("create"));
+        let keyring = Keyring::new(RepositoryId::random(), &KeySet::generate(), FIRST_EPOCH);
+        let objects = Objects::new(storage.clone(), Arc::new(keyring), false);
+        let touch = Duration::from_millis(5);
+        let writer = PackWriter::touching(touch, PackKind::Data, 8 << 20, objects).expect("a thread");
+        let plain = vec![7; PIECE];
+        writer.lane().seal(BlobKind::Chunk, &BlobId([1; 32]), &plain, Compression::None).expect("seal");
+        let hour = Duration::from_secs(3600);
+        for _ in 0..3 {
+            let file = loop {
+                let mut files = std::fs::read_dir(storage.path().join("tmp")).expect("list");
+                if let Some(file) = files.next() {
+                    break file.expect("a file").path();
+                }
+                std::thread::sleep(touch);
+            };
+            let opened = std::fs::File::options().write(true).open(&file).expect("open");
+            opened.set_modified(std::time::SystemTime::now() - hour).expect("an hour ago");
+            let is_old = || {
+                file.metadata()
+                    .expect("stat")
+                    .modified()
+                    .expect("a time")
+                    .elapsed()
+                    .is_ok_and(|age| age > hour / 2)
+            };
+            while is_old() {
+                std::thread::sleep(touch);
+            }
+        }
+        assert_eq!(writer.finish().expect("finish").len(), 1);
+    }
+
+    #[test]
     fn packs_are_the_same_where_storage_takes_them_only_whole() {
         let writer = writer_of_long_packs(Arc::new(MemoryStorage::new()));
         let blobs = fill(&writer);
@@ -612,9 +666,20 @@ mod tests {
         assert_stored(&objects, &writer.finish().expect("finish"), &blobs);
     }
 
-    /// Keeps objects in memory. Those that are begun find it full after so many pieces, as long as there is a reserve.
+    /// Keeps objects in memory. Those that are begun find it full after so many pieces and ends, as long as there is a reserve.
     #[derive(Debug)]
     struct Small(MemoryStorage, AtomicUsize);
+
+    impl Small {
+        fn take(&self) -> io::Result<()> {
+            let Self(storage, left) = self;
+            if left.load(Ordering::Relaxed) == 0 && storage.len(&name(RESERVE)).is_ok() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let _ = left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            Ok(())
+        }
+    }
 
     impl Storage for Small {
         fn read(&self, name: &Name, limit: u64) -> io::Result<Vec<u8>> {
@@ -658,16 +723,13 @@ mod tests {
 
     impl Begun for Pieces<'_> {
         fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-            let Self(Small(storage, pieces), appended) = self;
-            if pieces.load(Ordering::Relaxed) == 0 && storage.len(&name(RESERVE)).is_ok() {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            let _ = pieces.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-            appended.extend_from_slice(bytes);
+            self.0.take()?;
+            self.1.extend_from_slice(bytes);
             Ok(())
         }
 
         fn publish(&mut self, name: &Name, last: &[&[u8]]) -> io::Result<()> {
+            self.0.take()?;
             self.0.put(name, &[&self.1, &last.concat()])
         }
 
@@ -678,8 +740,9 @@ mod tests {
 
     #[test]
     fn a_pack_that_finds_storage_full_while_it_fills_takes_the_reserve_or_leaves_nothing() {
-        for may in [true, false] {
-            let storage = Arc::new(Small(MemoryStorage::new(), AtomicUsize::new(7)));
+        // A pack is three pieces and an end: the second cannot be appended to, or not be ended.
+        for (may, room) in [(true, 6), (false, 6), (true, 7), (false, 7)] {
+            let storage = Arc::new(Small(MemoryStorage::new(), AtomicUsize::new(room)));
             storage.put(&name(RESERVE), &[&[0; 100]]).expect("a reserve");
             let writer = writer_of_long_packs(storage.clone());
             let objects = writer.objects.clone();
@@ -699,8 +762,7 @@ mod tests {
                 drop(lane);
                 let error = writer.finish().expect_err("it is full");
                 assert!(matches!(&error, Error::Storage { source, .. } if is_full(source)), "{error}");
-                // Of three pieces and an end each, and one piece of a third.
-                assert_eq!(storage.list("packs").expect("list").len(), 2);
+                assert_eq!(storage.list("packs").expect("list").len(), 1);
             }
         }
     }

@@ -367,10 +367,13 @@ impl Begun for BegunFile<'_> {
         }
         let (dir, file) = split(name);
         let dir = self.storage.tree.make(dir)?;
-        self.file.finish(last)?;
-        rustix::fs::renameat(&self.tmp, &self.temporary, &dir, file)?;
-        self.published = true;
-        self.storage.descriptors.forget(name);
+        if !self.published {
+            self.file.finish(last)?;
+            rustix::fs::renameat(&self.tmp, &self.temporary, &dir, file)?;
+            self.published = true;
+            self.storage.descriptors.forget(name);
+        }
+        // Which is all that is left, should it have failed before.
         tree::sync(&dir)
     }
 

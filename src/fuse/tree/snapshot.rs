@@ -84,6 +84,13 @@ impl Snapshot {
         } else {
             by_name.values().next().map(|archives| self.entries(archives)).unwrap_or_default()
         };
+        // A directory that has gone, and that nobody looked into, has nothing: what was in it may be elsewhere.
+        let shown: HashSet<u64> = root.values().copied().collect();
+        let left = self
+            .nodes
+            .iter_mut()
+            .filter(|(inode, node)| matches!(node.entry, Entry::Folder(_)) && !shown.contains(inode));
+        left.for_each(|(_, node)| node.entry = Entry::Directory(BTreeMap::new()));
         let stats = BTreeMap::from([(STATS_FILE.to_owned(), STATS)]);
         let fixed =
             [(ROOT, Entry::Directory(root)), (STATS_FOLDER, Entry::Directory(stats)), (STATS, Entry::Stats)];
@@ -324,6 +331,20 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn a_directory_that_went_before_anybody_looked_into_it_is_empty() {
+        let mut snapshot = Snapshot::default();
+        snapshot.show(archives(), &Scope::All);
+        let one = folders(&snapshot)[1];
+        snapshot.show(archives().split_off(2), &Scope::All);
+        snapshot.open(one);
+        let Entry::Directory(entries) = &snapshot.node(one).unwrap().entry else { panic!("a directory") };
+        assert!(entries.is_empty());
+        snapshot.show(archives(), &Scope::All);
+        assert_eq!(folders(&snapshot)[1], one);
+        assert!(!snapshot.is_unopened(one), "who knew it finds what is in it");
+    }
+
     fn folders(snapshot: &Snapshot) -> Vec<u64> {
         let Entry::Directory(folders) = &snapshot.node(ROOT).unwrap().entry else { panic!("the root") };
         folders.values().copied().collect()
@@ -363,6 +384,8 @@ mod tests {
         now[0].name = ArchiveName::new("none").unwrap();
         snapshot.show(now, &Scope::All);
         assert_eq!(folders(&snapshot), [none, several]);
+        let of_one = |snapshot: &Snapshot| snapshot.attributes(one).unwrap().links;
+        assert_eq!(of_one(&snapshot), 4, "its entries are those that were looked at");
         assert!(snapshot.is_unopened(none) && snapshot.is_unopened(several));
         assert!(entries.values().all(|inode| snapshot.attributes(*inode).is_ok()));
         snapshot.open(none);

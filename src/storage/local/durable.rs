@@ -6,9 +6,8 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
-use std::time::SystemTime;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 
 use crate::storage::aligned::{ALIGNMENT, Aligned, LARGEST_BLOCK, to_page};
@@ -47,6 +46,10 @@ pub(super) struct Growing {
     file: File,
     /// Bytes that were appended.
     len: u64,
+    /// Whether there may be others behind them, of an append that failed.
+    is_longer: bool,
+    /// Whether the system said once that it could not write what it had taken. It may not say so again.
+    is_lost: bool,
 }
 
 impl Growing {
@@ -58,7 +61,7 @@ impl Growing {
         let file = File::from(rustix::fs::openat(dir, name, NEW_FILE, FILE_MODE)?);
         // Where it cannot, through the page cache.
         let _ = set_direct(&file, true);
-        Ok(Self { file, len: 0 })
+        Ok(Self { file, len: 0, is_longer: false, is_lost: false })
     }
 
     /// Appends bytes, a multiple of [`LARGEST_BLOCK`]; none of them after an error.
@@ -66,7 +69,9 @@ impl Growing {
     /// # Errors
     /// Those of the file system.
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(self.len))?;
+        debug_assert!(bytes.len().is_multiple_of(LARGEST_BLOCK));
+        self.seek_end()?;
+        self.is_longer = true;
         if to_page(bytes) == 0 {
             write_all(&self.file, bytes)?;
         } else {
@@ -77,26 +82,43 @@ impl Growing {
                 write_all(&self.file, &buffer)?;
             }
         }
+        self.is_longer = false;
         self.len += bytes.len() as u64;
         Ok(())
     }
 
-    /// Appends the last parts; when this returns the file is durable, but for its name. After an error it can be tried again.
+    /// Appends the last parts; when this returns the file is durable, but for its name. After an error it can be tried again, and fails again if the error
+    /// was that of making it durable: what was appended before may be lost then.
     ///
     /// # Errors
     /// Those of the file system.
     pub(super) fn finish(&mut self, parts: &[&[u8]]) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(self.len))?;
+        self.seek_end()?;
+        self.is_longer = true;
         write_past_cache(&self.file, parts)?;
-        self.file.sync_data()
+        self.file.sync_data().inspect_err(|_| self.is_lost = true)
     }
 
-    /// Makes it look as if it had just been written.
+    /// Goes to behind what was appended.
+    fn seek_end(&mut self) -> io::Result<()> {
+        if self.is_lost {
+            return Err(io::Error::other("what was written before could not be made durable"));
+        }
+        if self.is_longer {
+            self.file.set_len(self.len)?;
+        }
+        self.file.seek(SeekFrom::Start(self.len))?;
+        Ok(())
+    }
+
+    /// Makes it look as if it had just been written, by the file system's clock.
     ///
     /// # Errors
     /// Those of the file system.
     pub(super) fn touch(&self) -> io::Result<()> {
-        self.file.set_modified(SystemTime::now())
+        let time = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+        let times = Timestamps { last_access: time(UTIME_OMIT), last_modification: time(UTIME_NOW) };
+        Ok(rustix::fs::futimens(&self.file, &times)?)
     }
 }
 
@@ -191,6 +213,30 @@ mod tests {
                 fs::remove_file(&path).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn what_an_append_left_that_failed_is_not_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = OwnedFd::from(File::open(dir.path()).unwrap());
+        let whole = noise(3 * LARGEST_BLOCK, 1);
+        let (first, rest) = whole.split_at(LARGEST_BLOCK);
+        let mut growing = Growing::create(&fd, "file").unwrap();
+        growing.append(first).unwrap();
+        // As one that ended in the middle, and one at the end.
+        for _ in 0..2 {
+            growing.is_longer = true;
+            write_all(&growing.file, &noise(4 * LARGEST_BLOCK, 2)).unwrap();
+            growing.append(&rest[..LARGEST_BLOCK]).unwrap();
+            growing.len -= LARGEST_BLOCK as u64;
+        }
+        growing.is_longer = true;
+        growing.finish(&[rest, b"end"]).unwrap();
+        assert!(fs::read(dir.path().join("file")).unwrap() == [&whole[..], b"end"].concat());
+        growing.finish(&[b"another end"]).unwrap();
+        assert!(fs::read(dir.path().join("file")).unwrap() == [first, b"another end"].concat());
+        growing.is_lost = true;
+        assert!(growing.finish(&[]).is_err() && growing.append(rest).is_err());
     }
 
     #[test]
