@@ -84,6 +84,15 @@ pub struct Wanted {
 /// What takes the buffers of ranges, filled, or why they are not.
 pub type Taker<'a> = dyn FnMut(io::Result<Vec<u8>>) + 'a;
 
+/// A state of a folder, which does not come again once something came to lie in it, or went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FolderMark {
+    /// Which directory it is: of what device, and which of its inodes.
+    pub directory: [u64; 2],
+    /// When it last changed, and when that was last written down, in ns since 1970.
+    pub times: [i128; 2],
+}
+
 /// How long after its puts a writer must wait before its lists surely show what others put before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settle {
@@ -182,6 +191,11 @@ pub trait Storage: Send + Sync + fmt::Debug {
         Ok(self.list(prefix)?.into_iter().map(|listed| listed.name).collect())
     }
 
+    /// The state of a folder: if it is the same before and after some work, nothing came or went directly in the folder meanwhile. `None` if that cannot be told.
+    fn folder_mark(&self, _folder: &str) -> Option<FolderMark> {
+        None
+    }
+
     /// Deletes an object, durably.
     ///
     /// # Errors
@@ -273,6 +287,10 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
 
     fn names(&self, prefix: &str) -> io::Result<Vec<Name>> {
         (**self).names(prefix)
+    }
+
+    fn folder_mark(&self, folder: &str) -> Option<FolderMark> {
+        (**self).folder_mark(folder)
     }
 
     fn delete(&self, name: &Name) -> io::Result<()> {

@@ -310,7 +310,8 @@ fn a_deletion_that_cannot_be_read_neither_hides_nor_vouches_for_an_archive() {
 /// A compaction that removes a deleted archive's record, then its states, while another client lists, at each call of that client.
 #[test]
 fn a_listing_never_shows_a_deleted_archive_as_its_record_goes() {
-    for (catalogue, at_once) in [(true, false), (false, false), (true, true), (false, true)] {
+    for case in 0..8 {
+        let [catalogue, at_once, marks] = [1, 2, 4].map(|bit| case & bit != 0);
         for call in 0..MANY {
             let scene = Scene::new();
             let storage = scene.with_deleted();
@@ -323,6 +324,9 @@ fn a_listing_never_shows_a_deleted_archive_as_its_record_goes() {
             let repository = open(watched.clone());
             if at_once {
                 watched.set_gains_from_threads();
+            }
+            if marks {
+                watched.set_marks();
             }
             let objects = open(storage.clone()).objects().clone();
             let id = scene.ids[1];
@@ -345,6 +349,35 @@ fn a_listing_never_shows_a_deleted_archive_as_its_record_goes() {
                 break;
             }
         }
+    }
+}
+
+#[test]
+fn archives_are_listed_twice_unless_it_is_known_that_none_went() {
+    let scene = Scene::new();
+    for (marks, changes, wanted) in [(false, false, 4), (true, false, 2), (true, true, 4)] {
+        let storage = scene.storage();
+        let watched = Watched::new(storage.clone());
+        let repository = open(watched.clone());
+        if marks {
+            watched.set_marks();
+        }
+        if changes {
+            let objects = open(storage.clone()).objects().clone();
+            let record = record_name(scene.ids[1]);
+            watched.once(Op::List, "sessions", move || objects.delete(&record).expect("delete"));
+        }
+        let lists = Arc::new(AtomicUsize::new(0));
+        let counted = lists.clone();
+        watched.watch(move |op, name| {
+            let of_archives = op == Op::List && name.trim_start_matches("mirror/") == "archives";
+            counted.fetch_add(usize::from(of_archives), Ordering::SeqCst);
+            Ok(())
+        });
+        let archives = list_all(repository.objects()).expect("list").archives;
+        assert_eq!(archives.len(), if changes { 1 } else { 2 });
+        // Of both places.
+        assert_eq!(lists.load(Ordering::SeqCst), wanted, "{marks} {changes}");
     }
 }
 

@@ -63,7 +63,7 @@ impl SealKey {
     }
 
     /// Seals what `append` appends to `buffer`, in place.
-    fn seal_behind(&self, buffer: &mut Vec<u8>, aad: &[u8], append: impl FnOnce(&mut Vec<u8>)) {
+    pub fn seal_behind(&self, buffer: &mut Vec<u8>, aad: &[u8], append: impl FnOnce(&mut Vec<u8>)) {
         let mut nonce = Nonce::default();
         getrandom::fill(&mut nonce).expect("the system's random source works");
         buffer.extend_from_slice(&nonce);
@@ -110,7 +110,11 @@ impl SealKey {
         unpack_into(self.open_in_place(aad, sealed)?, limit, plain)
     }
 
-    fn open_in_place<'a>(&self, aad: &[u8], sealed: &'a mut [u8]) -> Result<&'a [u8], CodecError> {
+    /// As [`Self::open`], where it lies: the plain bytes are a part of `sealed` then.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_in_place<'a>(&self, aad: &[u8], sealed: &'a mut [u8]) -> Result<&'a [u8], CodecError> {
         let Some(plain_len) = sealed.len().checked_sub(SEAL_OVERHEAD) else {
             return Err(CodecError::TooShort { len: sealed.len() });
         };

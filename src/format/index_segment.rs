@@ -3,6 +3,8 @@
 //! A segment is read in parts: a directory, which says what the segment replaces and on which page an id would stand, and pages of entries sorted by
 //! id. Each part is sealed by itself, so that a lookup opens one page of a few KiB, however large the segment is.
 
+use std::cmp::Ordering;
+
 use super::envelope::EnvelopeError;
 use super::location::{KEY_MODE_CLASS, Location, PackRef};
 use super::pack::PackKind;
@@ -52,19 +54,23 @@ pub struct IndexEntry {
 }
 
 impl IndexEntry {
-    fn order(&self) -> (BlobId, BlobKind, Location) {
-        (self.id, self.kind, self.location)
+    /// By id, then by what else there is.
+    fn order(&self, other: &Self) -> Ordering {
+        self.id.cmp(&other.id).then_with(|| (self.kind, self.location).cmp(&(other.kind, other.location)))
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    fn to_bytes(self) -> [u8; ENTRY_LEN] {
         let Location { pack, offset, sealed_len } = self.location;
-        out.push(self.kind as u8);
-        out.extend_from_slice(self.id.as_bytes());
-        out.extend_from_slice(pack.id.as_bytes());
-        out.push(pack.mode);
-        for number in [pack.epoch, offset, sealed_len, self.plain_len] {
-            out.extend_from_slice(&number.to_le_bytes());
+        let mut out = [0; ENTRY_LEN];
+        out[0] = self.kind as u8;
+        out[1..33].copy_from_slice(self.id.as_bytes());
+        out[33..49].copy_from_slice(pack.id.as_bytes());
+        out[49] = pack.mode;
+        let numbers = [pack.epoch, offset, sealed_len, self.plain_len];
+        for (place, number) in out[50..].chunks_exact_mut(4).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
         }
+        out
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
@@ -178,21 +184,32 @@ impl Header {
         keyring: &Keyring,
         name: &str,
         number: usize,
-        sealed: Vec<u8>,
+        sealed: &mut [u8],
     ) -> Result<Vec<IndexEntry>, EnvelopeError> {
+        let mut entries = Vec::with_capacity(PAGE_ENTRIES);
+        self.open_page_behind(&mut entries, keyring, (name, number), sealed)?;
+        Ok(entries)
+    }
+
+    /// As [`Self::open_page`]; the entries come behind those that are there, which they follow in order.
+    fn open_page_behind(
+        &self,
+        entries: &mut Vec<IndexEntry>,
+        keyring: &Keyring,
+        (name, number): (&str, usize),
+        sealed: &mut [u8],
+    ) -> Result<(), EnvelopeError> {
         let narrow = u32::try_from(number).unwrap_or(DIRECTORY);
         let aad = aad(keyring, self, name, narrow);
-        let plain = keyring.seal_key(KeyClass::Index, self.epoch)?.open(&aad, sealed)?;
-        Ok(page_from_bytes(&plain)?)
+        let plain = keyring.seal_key(KeyClass::Index, self.epoch)?.open_in_place(&aad, sealed)?;
+        Ok(read_page(entries, plain)?)
     }
 }
 
 /// The plain bytes of a page.
 #[must_use]
 pub fn page_to_bytes(entries: &[IndexEntry]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(entries.len() * ENTRY_LEN);
-    entries.iter().for_each(|entry| entry.write(&mut out));
-    out
+    entries.iter().flat_map(|entry| entry.to_bytes()).collect()
 }
 
 /// Decodes a page and checks that it is sorted.
@@ -200,17 +217,21 @@ pub fn page_to_bytes(entries: &[IndexEntry]) -> Vec<u8> {
 /// # Errors
 /// [`FormatError`].
 pub fn page_from_bytes(plain: &[u8]) -> Result<Vec<IndexEntry>, FormatError> {
+    let mut entries = Vec::with_capacity(plain.len() / ENTRY_LEN);
+    read_page(&mut entries, plain)?;
+    Ok(entries)
+}
+
+fn read_page(entries: &mut Vec<IndexEntry>, plain: &[u8]) -> Result<(), FormatError> {
     let mut reader = Reader::new(WHAT, plain);
-    let mut entries: Vec<IndexEntry> = Vec::with_capacity(plain.len() / ENTRY_LEN);
     for _ in 0..plain.len() / ENTRY_LEN {
         let entry = IndexEntry::read(&mut reader)?;
-        if entries.last().is_some_and(|last| last.order() > entry.order()) {
+        if entries.last().is_some_and(|last| last.order(&entry).is_gt()) {
             return Err(FormatError::malformed(WHAT, "entries are not sorted"));
         }
         entries.push(entry);
     }
-    reader.finish()?;
-    Ok(entries)
+    reader.finish()
 }
 
 fn aad(keyring: &Keyring, header: &Header, name: &str, part: u32) -> Vec<u8> {
@@ -312,7 +333,7 @@ impl IndexSegment {
     /// [`CodecError::MissingKey`].
     pub fn seal(mut self, keyring: &Keyring, name: &str) -> Result<Vec<u8>, CodecError> {
         // Stable, since what is joined is of runs that are sorted already.
-        self.entries.sort_by_key(IndexEntry::order);
+        self.entries.sort_by(IndexEntry::order);
         self.entries.dedup();
         self.packs.sort_unstable();
         self.packs.dedup();
@@ -327,32 +348,40 @@ impl IndexSegment {
         out.extend_from_slice(&key.seal(&aad(keyring, &header, name, DIRECTORY), &directory));
         for (number, page) in self.entries.chunks(PAGE_ENTRIES).enumerate() {
             let aad = aad(keyring, &header, name, narrow(number));
-            out.extend_from_slice(&key.seal(&aad, &page_to_bytes(page)));
+            key.seal_behind(&mut out, &aad, |out| {
+                page.iter().for_each(|entry| out.extend_from_slice(&entry.to_bytes()));
+            });
         }
         Ok(out)
     }
 
-    /// Opens all of the segment that is stored as `name`.
+    /// Opens all of the segment that is stored as `name`. `bytes` are overwritten.
     ///
     /// # Errors
     /// [`EnvelopeError`].
-    pub fn open(keyring: &Keyring, name: &str, bytes: &[u8]) -> Result<Self, EnvelopeError> {
-        let mut reader = Reader::new(WHAT, bytes);
-        let header = Header::from_bytes(reader.bytes(HEADER_LEN)?)?;
-        let sealed = reader.bytes(header.directory_len())?.to_vec();
-        let directory = header.open_directory(keyring, name, sealed)?;
-        let mut entries: Vec<IndexEntry> = Vec::new();
-        for number in 0..header.pages() {
-            let (_, len) = header.page(number).ok_or(FormatError::malformed(WHAT, "a page is missing"))?;
-            let page = header.open_page(keyring, name, number, reader.bytes(len)?.to_vec())?;
-            if entries.last().zip(page.first()).is_some_and(|(last, first)| last.order() > first.order()) {
-                return Err(FormatError::malformed(WHAT, "entries are not sorted").into());
-            }
-            entries.extend(page);
+    pub fn open(keyring: &Keyring, name: &str, bytes: &mut [u8]) -> Result<Self, EnvelopeError> {
+        let (start, rest) = split(bytes, HEADER_LEN)?;
+        let header = Header::from_bytes(start)?;
+        let (sealed, mut rest) = split(rest, header.directory_len())?;
+        let directory = header.open_directory(keyring, name, sealed.to_vec())?;
+        let pages = (0..header.pages()).map_while(|number| header.page(number));
+        if rest.len() != pages.clone().map(|(_, len)| len).sum::<usize>() {
+            return Err(FormatError::malformed(WHAT, "it has other pages than it should").into());
         }
-        reader.finish()?;
+        let mut entries = Vec::with_capacity(header.entries());
+        for (number, (_, len)) in pages.enumerate() {
+            let (sealed, behind) = split(rest, len)?;
+            header.open_page_behind(&mut entries, keyring, (name, number), sealed)?;
+            rest = behind;
+        }
         Ok(Self { supersedes: directory.supersedes, packs: directory.packs, entries })
     }
+}
+
+/// The first bytes, and what is behind them.
+fn split(bytes: &mut [u8], at: usize) -> Result<(&mut [u8], &mut [u8]), FormatError> {
+    let left = bytes.len();
+    bytes.split_at_mut_checked(at).ok_or(FormatError::Truncated { what: WHAT, needed: at, left })
 }
 
 #[cfg(test)]

@@ -157,8 +157,8 @@ pub fn list_all(objects: &Objects) -> Result<Listing> {
     };
     let mut all: Vec<Archive> = entries.into_values().map(apply).collect();
     all.sort_by_cached_key(|archive| (archive.time(), archive.entry.finished, archive.id()));
-    let (deleted, archives) = all.into_iter().partition(|archive| archive.deleted.is_some());
-    Ok(Listing { mark, archives, deleted, lost })
+    let deleted = all.extract_if(.., |archive| archive.deleted.is_some()).collect();
+    Ok(Listing { mark, archives: all, deleted, lost })
 }
 
 /// Whether states say that an archive was deleted or withdrawn. Where its record is gone any that was deleted says so, whatever came after: an
@@ -239,7 +239,8 @@ struct Loaded {
 /// What is listed, but for what is withdrawn.
 struct Lists {
     mark: [u8; 32],
-    ids: HashSet<ArchiveId>,
+    /// In order.
+    ids: Vec<ArchiveId>,
     by_archive: HashMap<ArchiveId, Vec<StateName>>,
     sessions: HashSet<SessionId>,
     /// See [`Loaded::late`].
@@ -249,11 +250,11 @@ struct Lists {
 fn lists(objects: &Objects) -> Result<Lists> {
     // In this order: a session that is gone has confirmed what it published, or taken it back before; and what comes after the sessions were
     // listed is unconfirmed.
-    let ids: Vec<ArchiveId> = objects.list_ids_at_once("archives")?;
+    let marks = objects.folder_marks("archives");
+    let mut ids: Vec<ArchiveId> = objects.list_ids_at_once("archives")?;
     let before = state_names(objects)?;
     let sessions: Vec<SessionId> = objects.list_ids("sessions")?;
     let mark = mark_of(&ids, &before, &sessions);
-    let mut ids: HashSet<ArchiveId> = ids.into_iter().collect();
     let before: HashSet<StateName> = before.into_iter().collect();
     let sessions: HashSet<SessionId> = sessions.into_iter().collect();
     let mut by_archive: HashMap<ArchiveId, Vec<StateName>> = HashMap::new();
@@ -267,16 +268,19 @@ fn lists(objects: &Objects) -> Result<Lists> {
     // The name of such a state says all, whatever became of its content.
     let is_withdrawn =
         |states: &Vec<StateName>| states.iter().any(|state| state.kind == ChangeKind::Withdrawn);
-    // Once more, for a record is removed before its states: one that went meanwhile must not show without them.
-    let still: HashSet<ArchiveId> = objects.list_ids_at_once("archives")?.into_iter().collect();
-    ids.retain(|id| still.contains(id) && !by_archive.get(id).is_some_and(is_withdrawn));
+    ids.retain(|id| !by_archive.get(id).is_some_and(is_withdrawn));
+    // Once more, unless none can have gone, for a record is removed before its states: one that went meanwhile must not show without them.
+    if marks.is_none() || marks != objects.folder_marks("archives") {
+        let still: Vec<ArchiveId> = objects.list_ids_at_once("archives")?;
+        ids.retain(|id| still.binary_search(id).is_ok());
+    }
     Ok(Lists { mark, ids, by_archive, sessions, late })
 }
 
 fn put_together(objects: &Objects, lists: Lists, catalogue: Catalogue) -> Loaded {
     let Lists { mark, ids, mut by_archive, sessions, late } = lists;
     let (mut entries, segments, listed) = catalogue;
-    let gone = entries.extract_if(.., |id, _| !ids.contains(id)).map(|(_, entry)| entry);
+    let gone = entries.extract_if(.., |id, _| ids.binary_search(id).is_err()).map(|(_, entry)| entry);
     let gone = gone.filter(|entry| {
         let states = by_archive.get(&entry.id).map_or(&[][..], Vec::as_slice);
         !sessions.contains(&entry.session) && is_missed(objects, entry, states)

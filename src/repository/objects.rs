@@ -13,7 +13,7 @@ use super::reserve::RESERVE;
 use crate::codec::keys::Keyring;
 use crate::format::envelope::{self, ObjectKind};
 use crate::storage::patient::carried;
-use crate::storage::{Begun, Listed, Name, Settle, Storage};
+use crate::storage::{Begun, FolderMark, Listed, Name, Settle, Storage};
 use crate::task::both;
 
 /// What comes before the name of a second copy.
@@ -408,6 +408,13 @@ impl Objects {
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)
+    }
+
+    /// The states of a folder's places: if they are the same before and after some work, nothing came or went in any of them meanwhile. `None` if that cannot
+    /// be told; see [`Storage::folder_mark`].
+    #[must_use]
+    pub fn folder_marks(&self, folder: &str) -> Option<Vec<FolderMark>> {
+        self.places(folder).map(|place| self.storage.folder_mark(&place)).collect()
     }
 
     fn ids_in_place<T: std::str::FromStr>(&self, place: &str) -> Result<Vec<T>> {

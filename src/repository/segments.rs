@@ -74,9 +74,9 @@ pub fn list(objects: &Objects) -> Result<Vec<ListedSegment>> {
 /// # Errors
 /// [`Error::Storage`], [`Error::Damaged`].
 pub fn read(objects: &Objects, segment: &Name) -> Result<IndexSegment> {
-    let bytes =
+    let mut bytes =
         objects.storage().read(segment, MAX_STORED).map_err(objects.failed("read", segment.as_str()))?;
-    let opened = IndexSegment::open(objects.keyring(), segment.as_str(), &bytes);
+    let opened = IndexSegment::open(objects.keyring(), segment.as_str(), &mut bytes);
     opened.map_err(|source| Error::Damaged { name: segment.to_string(), source })
 }
 

@@ -21,7 +21,7 @@ use self::descriptors::Descriptors;
 use self::durable::Growing;
 use self::tree::Tree;
 use super::uncached::Uncached;
-use super::{Begun, Listed, Name, Settle, Storage};
+use super::{Begun, FolderMark, Listed, Name, Settle, Storage};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::ffi::CStr;
@@ -307,6 +307,10 @@ impl Storage for LocalStorage {
 
     fn names(&self, prefix: &str) -> io::Result<Vec<Name>> {
         self.walk(prefix, named)
+    }
+
+    fn folder_mark(&self, folder: &str) -> Option<FolderMark> {
+        self.tree.mark(folder)
     }
 
     fn delete(&self, name: &Name) -> io::Result<()> {

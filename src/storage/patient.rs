@@ -24,7 +24,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 
 use self::health::{Health, Ticket};
-use super::{Listed, Name, Settle, Storage, Taker, Wanted};
+use super::{FolderMark, Listed, Name, Settle, Storage, Taker, Wanted};
 
 /// Threads that read at most, those that wait for ever among them.
 const MOST_THREADS: usize = 128;
@@ -412,6 +412,11 @@ impl<S: Storage + 'static> Storage for Patient<S> {
     fn names(&self, prefix: &str) -> io::Result<Vec<Name>> {
         let own = prefix.to_owned();
         self.ask(("listing", prefix), move |inner| inner.names(&own))
+    }
+
+    fn folder_mark(&self, folder: &str) -> Option<FolderMark> {
+        let own = folder.to_owned();
+        self.ask(("looking at", folder), move |inner| Ok(inner.folder_mark(&own))).ok().flatten()
     }
 
     fn delete(&self, name: &Name) -> io::Result<()> {

@@ -1,12 +1,13 @@
 //! A storage that tells of every call before it is made, so that a test can act, or refuse, at a chosen point.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use copal::storage::recorder::Op;
-use copal::storage::{Listed, Name, Settle, Storage};
+use copal::storage::{FolderMark, Listed, Name, Settle, Storage};
 use parking_lot::Mutex;
 
 type Watch = dyn Fn(Op, &str) -> io::Result<()> + Send + Sync;
@@ -16,16 +17,27 @@ pub(crate) struct Watched<S> {
     inner: S,
     watches: Mutex<Vec<Arc<Watch>>>,
     gains: AtomicBool,
+    marks: AtomicBool,
 }
 
 impl<S> Watched<S> {
     pub(crate) fn new(inner: S) -> Arc<Self> {
-        Arc::new(Self { inner, watches: Mutex::default(), gains: AtomicBool::new(false) })
+        Arc::new(Self {
+            inner,
+            watches: Mutex::default(),
+            gains: AtomicBool::new(false),
+            marks: AtomicBool::new(false),
+        })
     }
 
     /// Has several calls made at once from now on, as a directory has, where there is a choice: in no certain order.
     pub(crate) fn set_gains_from_threads(&self) {
         self.gains.store(true, Ordering::Relaxed);
+    }
+
+    /// Has folders tell from now on whether anything came or went, as those of a directory do.
+    pub(crate) fn set_marks(&self) {
+        self.marks.store(true, Ordering::Relaxed);
     }
 
     /// Calls `watch` before each call from now on; its error is the call's.
@@ -79,6 +91,13 @@ impl<S: Storage> Storage for Watched<S> {
     fn list(&self, prefix: &str) -> io::Result<Vec<Listed>> {
         self.before(Op::List, prefix)?;
         self.inner.list(prefix)
+    }
+
+    fn folder_mark(&self, folder: &str) -> Option<FolderMark> {
+        let listed = self.marks.load(Ordering::Relaxed).then(|| self.inner.list(folder).ok()).flatten()?;
+        let mut hasher = DefaultHasher::new();
+        listed.iter().for_each(|listed| listed.name.as_str().hash(&mut hasher));
+        Some(FolderMark { directory: [0, hasher.finish()], times: [0, 0] })
     }
 
     fn delete(&self, name: &Name) -> io::Result<()> {

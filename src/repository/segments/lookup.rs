@@ -63,8 +63,8 @@ pub(super) fn entries_of(
     for number in pages_of(firsts, id) {
         let Some((offset, len)) = header.page(number) else { break };
         let read = objects.storage().read_into(name, offset, vec![0; len]);
-        let sealed = read.map_err(objects.failed("read", name.as_str()))?;
-        let page = header.open_page(objects.keyring(), name.as_str(), number, sealed);
+        let mut sealed = read.map_err(objects.failed("read", name.as_str()))?;
+        let page = header.open_page(objects.keyring(), name.as_str(), number, &mut sealed);
         let page = page.map_err(|source| Error::Damaged { name: name.to_string(), source })?;
         found.extend(page.into_iter().filter(|entry| entry.id == *id));
     }

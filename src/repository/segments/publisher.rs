@@ -12,9 +12,9 @@ use crate::repository::objects::Objects;
 use crate::storage::{Name, Settle};
 
 /// Entries of a segment beyond which it is split by the next digit: as many as are joined in memory, three times over at most.
-const MOST: usize = 32 << 10;
+const MOST: usize = 64 << 10;
 /// Entries that are worth publishing before all are known, so that nobody holds more of them.
-pub const EARLY: usize = 16 << 10;
+pub const EARLY: usize = 32 << 10;
 
 /// Publishes where blobs lie: all those of the packs that the entries name. It takes no longer than it must, since a compaction may take packs that the
 /// index names and no archive yet: segments are joined when that is over ([`join`]).
@@ -190,14 +190,14 @@ impl Publisher {
         self.place(prefix, Batch::new(packs, entries, replaces))
     }
 
-    /// The smallest segment of a prefix of which the next one is at most twice as large, so that [`Self::absorb`] takes that, and those that are smaller.
+    /// The smallest segment of a prefix that the next one is joined to ([`is_joined`]), so that [`Self::absorb`] takes that, and those that are smaller.
     fn take_joinable(&mut self, prefix: &str) -> Option<ListedSegment> {
         let group = self.existing.get_mut(prefix)?;
         group.sort_unstable_by_key(|segment| std::cmp::Reverse(segment.len));
         // Of the longest prefix, none is split that has grown beyond that.
         let is_taken = |len: u64| prefix.len() < MAX_PREFIX || len <= (MOST * ENTRY_LEN) as u64;
         let joins = |pair: &[ListedSegment]| match pair {
-            [next, segment] => is_taken(segment.len) && next.len <= 2 * segment.len,
+            [next, segment] => is_taken(segment.len) && is_joined(next.len, segment.len),
             _ => false,
         };
         let at = group.windows(2).rposition(joins)?;
@@ -231,13 +231,13 @@ impl Publisher {
         Ok(())
     }
 
-    /// Joins segments to the batch while they are at most twice as large. One that cannot be read stays as it is.
+    /// Joins segments to the batch while they are small enough ([`is_joined`]). One that cannot be read stays as it is.
     fn absorb(&mut self, prefix: &str, batch: &mut Batch) {
         let Some(group) = self.existing.get_mut(prefix) else { return };
         group.sort_unstable_by_key(|segment| std::cmp::Reverse(segment.len));
         while batch.entries.len() <= MOST
             && batch.replaces.len() < MAX_SUPERSEDED as usize
-            && let Some(smallest) = group.pop_if(|segment| segment.len <= 2 * batch.weight)
+            && let Some(smallest) = group.pop_if(|segment| is_joined(segment.len, batch.weight))
         {
             match read(&self.objects, &smallest.name) {
                 Ok(segment) => {
@@ -268,6 +268,12 @@ impl Publisher {
         }
         Ok(())
     }
+}
+
+/// Whether a segment of this length is joined to what is smaller, given the lengths of both: if it is at most half as large again. Of segments of random ids
+/// that come in equal numbers those of one size then meet in pairs, for those differ by hundredths, and the next size is twice that.
+fn is_joined(len: u64, smaller: u64) -> bool {
+    2 * len <= 3 * smaller
 }
 
 fn pack_of(entry: &IndexEntry) -> PackId {

@@ -86,6 +86,24 @@ fn many_small_publications_make_few_segments() {
 }
 
 #[test]
+fn equal_publications_are_joined_in_pairs() {
+    let (objects, storage) = objects();
+    let mut publisher = Publisher::beside(&objects).unwrap();
+    for number in 0..64 {
+        publisher.publish(entries(number * 1000..number * 1000 + 1000)).unwrap();
+        publisher.join().unwrap();
+        // As many as the number of publications has ones, in binary.
+        assert_eq!(list(&objects).unwrap().len(), (number + 1).count_ones() as usize);
+    }
+    let written: u64 = storage.calls().iter().filter(|call| call.op == Op::Put).map(|call| call.len).sum();
+    let stored = list(&objects).unwrap()[0].len;
+    // Once as it comes, and once for each doubling.
+    assert!(written < 73 * stored / 10, "{written} for {stored}");
+    let lookup = Lookup::open(&objects).unwrap();
+    assert!((0..64_000).step_by(7).all(|number| finds(&lookup, number)));
+}
+
+#[test]
 fn a_small_segment_does_not_keep_large_ones_apart() {
     let (objects, _) = objects();
     let mut publisher = Publisher::beside(&objects).unwrap();
@@ -194,14 +212,14 @@ fn a_pack_of_more_blobs_than_a_segment_is_named_when_all_are_there() {
         let objects = Objects::new(storage.clone(), Arc::new(keyring), false);
         storage.fail_nth(Op::Put, "index", ends_at, std::io::ErrorKind::StorageFull);
         let published =
-            publish(&objects, (0..40_000).map(of_one_pack).chain(entries(40_000..40_100)).collect());
+            publish(&objects, (0..80_000).map(of_one_pack).chain(entries(80_000..80_100)).collect());
         let lookup = Lookup::open(&objects).unwrap();
         if lookup.packs().contains(&pack(7)) {
             let there = |number| lookup.find(&of_one_pack(number).id, &|_| true).unwrap().is_some();
-            assert!((0..40_000).step_by(17).all(there), "ends at put {ends_at}");
+            assert!((0..80_000).step_by(17).all(there), "ends at put {ends_at}");
         }
         if published.is_ok() {
-            assert!(lookup.packs().contains(&pack(7)) && lookup.packs().contains(&pack(400)));
+            assert!(lookup.packs().contains(&pack(7)) && lookup.packs().contains(&pack(800)));
             break;
         }
         ended += 1;
@@ -236,7 +254,7 @@ fn what_replaces_others_and_cannot_be_read_is_told_even_if_more_is_gone() {
     let keyring = Keyring::new(RepositoryId([1; 16]), &KeySet::public(&RepositoryId([1; 16])), 1);
     let objects = Objects::new(storage.clone(), Arc::new(keyring), false);
     for half in 0..2 {
-        publish(&objects, entries(half * 20_000..(half + 1) * 20_000)).unwrap();
+        publish(&objects, entries(half * 40_000..(half + 1) * 40_000)).unwrap();
     }
     let mut lookup = Lookup::open(&objects).unwrap();
     let mut publisher = Publisher::followed(&objects, lookup.seen());
@@ -247,7 +265,7 @@ fn what_replaces_others_and_cannot_be_read_is_told_even_if_more_is_gone() {
     storage.fail_nth(Op::ReadRange, made[3].name.as_str(), 1, std::io::ErrorKind::TimedOut);
     objects.storage().delete(&made[7].name).unwrap();
     assert!(!lookup.follow(made, replaced).unwrap());
-    assert!((0..40_000).step_by(17).all(|number| finds(&lookup, number)));
+    assert!((0..80_000).step_by(17).all(|number| finds(&lookup, number)));
 }
 
 #[test]

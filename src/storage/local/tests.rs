@@ -37,6 +37,39 @@ fn assert_unreadable(storage: &LocalStorage, object: &str) {
 }
 
 #[test]
+fn a_folder_tells_whether_anything_came_or_went() {
+    let (dir, storage) = fresh();
+    let file_system = rustix::fs::statfs(dir.path()).unwrap().f_type as u32;
+    if !tree::TIMED_FILE_SYSTEMS.contains(&file_system) {
+        eprintln!("NOT TESTED: a directory's times, on a file system of type {file_system:#x}");
+        return;
+    }
+    let [one, two] = ["folder/one", "folder/two"].map(name);
+    assert_eq!(storage.folder_mark("folder"), None);
+    // What changed just now may change again unnoticed.
+    let settled = || {
+        loop {
+            if let Some(mark) = storage.folder_mark("folder") {
+                return mark;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    storage.put(&one, &[b"1"]).unwrap();
+    assert_eq!(storage.folder_mark("folder"), None);
+    let first = settled();
+    assert_eq!(storage.names("folder").unwrap(), [one]);
+    assert_eq!(storage.folder_mark("folder"), Some(first.clone()));
+    storage.put(&two, &[b"2"]).unwrap();
+    assert_eq!(storage.folder_mark("folder"), None);
+    let second = settled();
+    storage.delete(&two).unwrap();
+    assert_eq!(storage.folder_mark("folder"), None);
+    let third = settled();
+    assert!(first != second && second != third && first != third);
+}
+
+#[test]
 fn conforms() {
     let dirs = RefCell::new(Vec::new());
     conformance(|| {

@@ -14,6 +14,9 @@ use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::storage::FolderMark;
 
 /// Only the owner enters: names and lengths are not for everybody.
 const DIR_MODE: Mode = Mode::RWXU;
@@ -33,6 +36,12 @@ pub(super) struct Tree {
 /// like), as in statfs(2).
 const CACHING_FILE_SYSTEMS: [u32; 6] = [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997, 0x6573_5546];
 
+/// Magic numbers of file systems that give a directory another time whenever an entry comes or goes, and finer times than [`SETTLED`] by far: ext2 to ext4,
+/// XFS, btrfs, tmpfs, ZFS.
+pub(super) const TIMED_FILE_SYSTEMS: [u32; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x2fc1_2fc1];
+/// How long ago a directory must have changed, in ns, for its next change to have another time.
+const SETTLED: i128 = 1_000_000_000;
+
 impl Tree {
     /// Opens the root, which alone may be reached through links.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
@@ -43,6 +52,20 @@ impl Tree {
     pub(super) fn lists_are_exact(&self) -> bool {
         rustix::fs::fstatfs(&self.root)
             .is_ok_and(|found| !CACHING_FILE_SYSTEMS.contains(&(found.f_type as u32)))
+    }
+
+    /// The state of a directory below the root, where its times tell it: one that changed just now may change again and keep them.
+    pub(super) fn mark(&self, path: &str) -> Option<FolderMark> {
+        let dir = self.find(path).ok()?;
+        // The type is a signed word on some machines; only its lower half is used.
+        let file_system = rustix::fs::fstatfs(&dir).ok()?.f_type as u32;
+        let stat = rustix::fs::fstat(&dir).ok()?;
+        let ns = |seconds: i64, ns: u64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
+        let times = [ns(stat.st_mtime, stat.st_mtime_nsec), ns(stat.st_ctime, stat.st_ctime_nsec)];
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_nanos() as i128;
+        let is_settled = times.iter().all(|time| now - time > SETTLED);
+        let told = TIMED_FILE_SYSTEMS.contains(&file_system) && is_settled;
+        told.then_some(FolderMark { directory: [stat.st_dev, stat.st_ino], times })
     }
 
     /// Reads the names in the root; see [`entries`].
